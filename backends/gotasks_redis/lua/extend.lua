@@ -1,0 +1,15 @@
+-- Make leases last from now.
+-- KEYS[1] leased set   ARGV[1] prefix, [2] lease in ms, then for each: id, receipt
+-- Returns the receipts that no longer hold.
+
+local ends = now_ms() + tonumber(ARGV[2])
+local lost = {}
+for i = 3, #ARGV, 2 do
+  local id, receipt = ARGV[i], ARGV[i + 1]
+  if redis.call('HGET', task_key(id), 'r') == receipt then
+    redis.call('ZADD', KEYS[1], ends, id)
+  else
+    lost[#lost + 1] = receipt
+  end
+end
+return lost

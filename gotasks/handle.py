@@ -1,0 +1,137 @@
+"""TaskHandle: what `enqueue` returns, to ask a task how it is and to wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from gotasks import codec
+from gotasks.args import ArgsMap
+from gotasks.broker import Record, State
+from gotasks.errors import TaskCancelled, TaskFailed, TaskNotFound, WaitTimeout
+from gotasks.task import Failure, Status, Task
+
+if TYPE_CHECKING:
+    from gotasks.app import App
+
+#: `wait` asks the broker this often: from the first to the second, in seconds.
+_POLL = (0.005, 0.25)
+
+
+class TaskHandle:
+    """One task, by its id. Cheap; holds no connection. Safe from any thread.
+
+    Everything but `id` needs a broker with RECORDS, and raises Unsupported on others; TaskNotFound where the
+    broker has no record (any more); BrokerUnavailable where it can't be reached.
+    """
+
+    __slots__ = ("_app", "id")
+
+    def __init__(self, app: App, task_id: str) -> None:
+        self._app = app
+        self.id = task_id
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.id}>"
+
+    def status(self) -> Status:
+        """Where the task is now."""
+        return self._status(self._record())
+
+    async def astatus(self) -> Status:
+        """`status`, for async code."""
+        return await asyncio.to_thread(self.status)
+
+    @property
+    def step(self) -> str | None:
+        """The name of the next step (of the failed one, in the fatal queue); None when all are done."""
+        task = self.task()
+        if task.steps is not None:
+            steps = task.steps
+        elif task.job_name in self._app.jobs:
+            steps = self._app.jobs[task.job_name].step_names
+        else:
+            return None
+        return steps[task.current_handler_index] if 0 <= task.current_handler_index < len(steps) else None
+
+    @property
+    def args(self) -> ArgsMap:
+        """The args map that the next step will get; of a task that is done, the final one."""
+        return codec.decode_args(self.task().args_map)
+
+    def task(self) -> Task:
+        """The whole record. Raises TaskNotFound also where it can't be read."""
+        return self._decoded(self._record())
+
+    def wait(self, timeout: float | None = None) -> ArgsMap:
+        """Wait for the task's end and return its final args map. `timeout` in seconds; None waits for ever.
+
+        Raises TaskFailed when it lies in the fatal queue, TaskCancelled, or WaitTimeout (a TimeoutError).
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = _POLL[0]
+        while True:
+            record = self._record()
+            status = self._status(record)
+            if status is Status.DONE:
+                return codec.decode_args(self._decoded(record).args_map)
+            if status is Status.CANCELLED:
+                raise TaskCancelled(f"task {self.id} was cancelled")
+            if status is Status.FATAL:
+                raise self._failure(record)
+            left = pause if end is None else end - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"task {self.id} is still {status.value} after {timeout:g} s")
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _POLL[1])
+
+    async def await_result(self, timeout: float | None = None) -> ArgsMap:
+        """`wait`, for async code. Cancelling it stops the waiting, not the task."""
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = _POLL[0]
+        while True:
+            try:
+                return await asyncio.to_thread(self.wait, 0)
+            except WaitTimeout:
+                left = pause if end is None else end - time.monotonic()
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, _POLL[1])
+
+    def _record(self) -> Record:
+        record = self._app.dispatch.get([self.id]).get(self.id)
+        if record is None:
+            raise TaskNotFound(
+                f"the broker has no record of task {self.id}: unknown, or its task_ttl is over"
+            )
+        return record
+
+    def _status(self, record: Record) -> Status:
+        if record.state is State.DONE:
+            return Status.DONE
+        if record.state is State.CANCELLED:
+            return Status.CANCELLED
+        if record.queue == self._app.fatal_queue:
+            return Status.FATAL
+        return {
+            State.LEASED: Status.RUNNING,
+            State.READY: Status.READY,
+            State.SCHEDULED: Status.SCHEDULED,
+        }[record.state]
+
+    def _decoded(self, record: Record) -> Task:
+        try:
+            return codec.decode(record.body)
+        except codec.Unreadable as error:
+            raise TaskNotFound(f"the record of task {self.id} can't be read: {error}") from None
+
+    def _failure(self, record: Record) -> TaskFailed:
+        try:
+            log = codec.decode(record.body).result_log
+        except codec.Unreadable as error:
+            return TaskFailed(self.id, None, str(error))
+        if isinstance(log, Failure):
+            return TaskFailed(self.id, log.step or None, log.error, log.traceback)
+        return TaskFailed(self.id, None, log or "in the fatal queue")

@@ -1,0 +1,76 @@
+"""Drain: all that is due, run in the calling thread. For tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gotasks.errors import TaskFailed
+from gotasks.events import Event, TaskBuried
+from gotasks.loop import LoopThread
+from gotasks.run import Answer, Commit, Run
+from gotasks.runner import Runner, Settings
+from gotasks.settings import QueueOptions
+from gotasks.worker.commits import DirectCommits, UnfencedCommits
+
+if TYPE_CHECKING:
+    from gotasks.app import App
+
+
+def drain(app: App, queues: Mapping[str, QueueOptions], *, raises: bool) -> int:
+    """See `App.drain`."""
+    buried: list[TaskBuried] = []
+    here = threading.get_ident()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TaskBuried) and threading.get_ident() == here:
+            buried.append(event)
+
+    loop = LoopThread()
+    app.events.listen(listen)
+    try:
+        runners = {name: _runner(app, options, loop) for name, options in queues.items()}
+        count = 0
+        while ran := sum(_run_one(app, name, queues[name].lease, runner) for name, runner in runners.items()):
+            count += ran
+    finally:
+        app.events.unlisten(listen)
+        loop.close()
+    if buried and raises:
+        first = buried[0]
+        raise TaskFailed(first.task_id, first.step or None, first.error)
+    return count
+
+
+def _run_one(app: App, queue: str, lease: float, runner: Runner) -> int:
+    for taken in app.dispatch.broker.acquire(queue, limit=1, wait=0, lease_for=lease):
+        runner.run_chain(Run(taken))
+        return 1
+    return 0
+
+
+def _runner(app: App, options: QueueOptions, loop: LoopThread) -> Runner:
+    dispatch = app.dispatch
+
+    def settled(commit: Commit, answer: Answer) -> None:
+        runner.settled(commit, answer)
+
+    def renew(run: Run) -> bool:
+        sent = time.monotonic()
+        lost = dispatch.repeat("extend", lambda: dispatch.broker.extend([run.lease], lease_for=options.lease))
+        run.deadline = max(run.deadline, sent + options.lease)
+        return not lost
+
+    runner = Runner(
+        Settings.of(app, options),
+        commits=DirectCommits(dispatch, settled),
+        unfenced=UnfencedCommits(dispatch, app.events, settled),
+        events=app.events,
+        loop=loop,
+        renew=renew,
+        forget=lambda _: None,
+        stopping=threading.Event(),
+    )
+    return runner

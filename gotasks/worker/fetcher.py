@@ -1,0 +1,75 @@
+"""Fetcher: acquires tasks of one queue whenever slots are free, and gives them to the slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gotasks.broker import Lease
+from gotasks.dispatch import Backoff, Dispatch
+from gotasks.errors import BrokerClosed
+from gotasks.events import BrokerDown, BrokerUp, Events
+from gotasks.run import Run
+from gotasks.worker.service import Service
+from gotasks.worker.slots import Slots
+
+#: How long one `acquire` waits for a task. A stop waits for it, and an idle worker asks that often. Seconds.
+WAIT = 1.0
+
+
+class Fetcher(Service):
+    """One thread a queue, so that none starves another."""
+
+    def __init__(
+        self,
+        queue: str,
+        dispatch: Dispatch,
+        slots: Slots,
+        events: Events,
+        *,
+        lease_for: float,
+        begin: Callable[[Run], None],
+    ) -> None:
+        """`begin` is told of each run before its slot sees it."""
+        super().__init__(f"fetcher-{queue}")
+        self._queue = queue
+        self._dispatch = dispatch
+        self._slots = slots
+        self._events = events
+        self._lease_for = lease_for
+        self._begin = begin
+
+    def stop(self) -> None:
+        super().stop()
+        self._slots.wake()
+        self._dispatch.broker.interrupt(self._queue)
+
+    def main(self) -> None:
+        largest = self._dispatch.limits.max_batch
+        backoff, failures = Backoff(), 0
+        while not self.stopping.is_set():
+            free = self._slots.take(largest)
+            if free == 0:
+                break
+            try:
+                leases = self._acquire(free)
+            except BrokerClosed:
+                break
+            except (
+                Exception
+            ) as error:  # whatever it is, a worker that gives up loses more than one that asks again
+                failures += 1
+                self._events.emit(BrokerDown(f"acquire {self._queue}", str(error), failures))
+                self._slots.put_back(free)
+                self.stopping.wait(backoff.delay())
+                continue
+            if failures:
+                self._events.emit(BrokerUp(f"acquire {self._queue}", failures))
+                backoff, failures = Backoff(), 0
+            runs = [Run(lease) for lease in leases]
+            for run in runs:
+                self._begin(run)
+            self._slots.give(runs)
+            self._slots.put_back(free - len(runs))
+
+    def _acquire(self, limit: int) -> list[Lease]:
+        return self._dispatch.broker.acquire(self._queue, limit=limit, wait=WAIT, lease_for=self._lease_for)
