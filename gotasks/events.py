@@ -7,6 +7,7 @@ quick; an exception in it is logged once and never touches a task.
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -147,14 +148,17 @@ class Events:
         self._listeners: tuple[Listener, ...] = ()
         self._sources: tuple[weakref.ref[Source], ...] = ()
         self._broken: set[int] = set()
+        self._lock = threading.Lock()
 
     def listen(self, listener: Listener) -> None:
         """Add a listener."""
-        self._listeners += (listener,)
+        with self._lock:
+            self._listeners += (listener,)
 
     def unlisten(self, listener: Listener) -> None:
         """Remove a listener that was added."""
-        self._listeners = tuple(each for each in self._listeners if each is not listener)
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
 
     @property
     def sources(self) -> list[Source]:
@@ -163,7 +167,8 @@ class Events:
 
     def add_source(self, source: Source) -> None:
         """A worker starts. It is kept as long as others keep it."""
-        self._sources = (*(ref for ref in self._sources if ref() is not None), weakref.ref(source))
+        with self._lock:
+            self._sources = (*(ref for ref in self._sources if ref() is not None), weakref.ref(source))
 
     def emit(self, event: Event) -> None:
         """Tell every listener."""

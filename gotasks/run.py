@@ -52,6 +52,7 @@ class Run:
         "started",
         "task",
         "timed_out",
+        "unfenced",
     )
 
     def __init__(self, lease: Lease) -> None:
@@ -69,6 +70,7 @@ class Run:
         self.refusals = 0  #: settling writes that the broker rejected
         self.revoked = False  #: the task is somebody else's
         self.timed_out = False  #: the running try had its time, and its thread can't be stopped
+        self.unfenced = False  #: it leaves the broker before its first step: there is no lease to lose
         self.settling = False  #: the write that ends the lease is on its way
         self.holds_token = False  #: it is one of the last writes that may be unanswered at once
         self.cancel: Callable[[], None] | None = None  #: cancels the running async handler
@@ -85,6 +87,12 @@ class Run:
         """The job's name; empty while the body hasn't been read."""
         return self.task.job_name if self.task is not None else ""
 
+    @property
+    def known(self) -> Task:
+        """`task`, once the body was read."""
+        assert self.task is not None
+        return self.task
+
     def write(self, body: bytes, *, delay: float = 0.0, queue: str | None = None) -> Write:
         """The next write under this lease."""
         self.seq += 1
@@ -93,7 +101,7 @@ class Run:
     def revoke(self) -> bool:
         """The lease is lost: no step follows, and an async handler is cancelled. False if it ended otherwise."""
         with self._lock:
-            if self.over or self.settling:
+            if self.over or self.settling or self.unfenced:
                 return False
             self.revoked = True
             cancel = self.cancel

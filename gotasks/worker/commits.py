@@ -11,6 +11,7 @@ from gotasks.dispatch import Backoff, Dispatch
 from gotasks.errors import BrokerUnavailable, Rejected
 from gotasks.events import BrokerDown, Events
 from gotasks.run import Answer, Commit, Kind, Run
+from gotasks.settler import Commits
 from gotasks.worker.committer import Committer
 
 Settled = Callable[[Commit, Answer], None]
@@ -80,13 +81,15 @@ class DirectCommits:
 class UnfencedCommits:
     """For AckWhen.ACQUIRED: the task has left the broker, so there is nothing to write but what comes back."""
 
-    def __init__(self, dispatch: Dispatch, events: Events, settled: Settled) -> None:
+    def __init__(self, fenced: Commits, dispatch: Dispatch, events: Events, settled: Settled) -> None:
+        """`fenced` carries the ack before the first step."""
+        self._fenced = fenced
         self._dispatch = dispatch
         self._events = events
         self._settled = settled
 
     def checkpoint(self, commit: Commit) -> Answer:
-        return Answer.HELD
+        return self._fenced.checkpoint(commit) if commit.kind is Kind.ACK else Answer.HELD
 
     def settle(self, commit: Commit) -> None:
         if commit.kind is Kind.RELEASE:

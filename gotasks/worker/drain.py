@@ -11,8 +11,10 @@ from gotasks.errors import TaskFailed
 from gotasks.events import Event, TaskBuried
 from gotasks.loop import LoopThread
 from gotasks.run import Answer, Commit, Run
-from gotasks.runner import Runner, Settings
+from gotasks.run_settings import RunSettings
+from gotasks.runner import Runner
 from gotasks.settings import QueueOptions
+from gotasks.settler import Commits, Settler
 from gotasks.worker.commits import DirectCommits, UnfencedCommits
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def _runner(app: App, options: QueueOptions, loop: LoopThread) -> Runner:
     dispatch = app.dispatch
 
     def settled(commit: Commit, answer: Answer) -> None:
-        runner.settled(commit, answer)
+        settler.settled(commit, answer)
 
     def renew(run: Run) -> bool:
         sent = time.monotonic()
@@ -63,14 +65,21 @@ def _runner(app: App, options: QueueOptions, loop: LoopThread) -> Runner:
         run.deadline = max(run.deadline, sent + options.lease)
         return not lost
 
-    runner = Runner(
-        Settings.of(app, options),
-        commits=DirectCommits(dispatch, settled),
-        unfenced=UnfencedCommits(dispatch, app.events, settled),
+    def forget(_: Run) -> None:
+        """No lease is kept between two steps: `renew` does, before each."""
+
+    settings = RunSettings.of(app, options)
+    commits: Commits = DirectCommits(dispatch, settled)
+    if settings.ack_first:
+        commits = UnfencedCommits(commits, dispatch, app.events, settled)
+    settler = Settler(settings, commits, app.events, forget=forget)
+    return Runner(
+        settings,
+        settler,
+        commits,
         events=app.events,
         loop=loop,
         renew=renew,
-        forget=lambda _: None,
+        forget=forget,
         stopping=threading.Event(),
     )
-    return runner

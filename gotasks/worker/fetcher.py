@@ -58,7 +58,9 @@ class Fetcher(Service):
                 Exception
             ) as error:  # whatever it is, a worker that gives up loses more than one that asks again
                 failures += 1
-                self._events.emit(BrokerDown(f"acquire {self._queue}", str(error), failures))
+                self._events.emit(
+                    BrokerDown(f"acquire {self._queue}", str(error) or type(error).__name__, failures)
+                )
                 self._slots.put_back(free)
                 self.stopping.wait(backoff.delay())
                 continue

@@ -32,6 +32,7 @@ class Gauge(Service):
     def _measure(self, queue: str) -> None:
         try:
             stats = self._dispatch.broker.stats(queue)
-        except Exception:
-            return  # the fetcher of the same queue says that the server is away
+        except Exception:  # the fetcher of the same queue says that the server is away
+            self._events.emit(QueueMeasured(queue, None, None, None))
+            return
         self._events.emit(QueueMeasured(queue, stats.ready, stats.scheduled, stats.leased))

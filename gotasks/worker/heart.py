@@ -70,9 +70,7 @@ class Heart(Service):
                 self._expire(pulse)
                 if pulse.due <= now:
                     # Fresh leases are left alone: each is extended by the time a third of it is gone.
-                    runs = [
-                        run for run in list(pulse.runs.values()) if run.deadline - now < pulse.lease_for * 0.9
-                    ]
+                    runs = [run for run in list(pulse.runs.values()) if self._fades(run, pulse, now)]
                     kept = self._extend(pulse, runs)
                     pulse.due = now + (pulse.lease_for / 3 if kept else min(pulse.lease_for / 12, 1.0))
             self._watch_loop(shortest)
@@ -96,6 +94,13 @@ class Heart(Service):
                     self.forget(run)
                     self._events.emit(LeaseLost(run.id, run.queue, run.job, True))
         return True
+
+    @staticmethod
+    def _fades(run: Run, pulse: Pulse, now: float) -> bool:
+        """Whether a lease has to be extended in this beat. One without time is, to learn whether it is lost."""
+        if run.unfenced:
+            return False
+        return run.lease.deadline == math.inf or run.deadline - now < pulse.lease_for * 0.9
 
     def _expire(self, pulse: Pulse) -> None:
         for run in list(pulse.runs.values()):

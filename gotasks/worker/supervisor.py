@@ -3,7 +3,8 @@
 The children hold the read end of a pipe whose write end only the supervisor has. Its end is the order to stop
 cleanly: the supervisor closes it on SIGTERM or SIGINT, and the kernel does if the supervisor is killed. Signals
 aren't passed on as signals: systemd, for one, sends SIGTERM to every process of a service itself, and a child that
-got two would take the second for "at once". For the same reason the children don't share the terminal's Ctrl-C.
+got two would take the second for "at once". The children have sessions of their own, so that the end of a terminal
+(SIGHUP) ends only the supervisor, and they stop cleanly.
 """
 
 from __future__ import annotations

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 from gotasks.errors import BrokerError, ConfigurationError, Unsupported
 from gotasks.loop import LoopThread
 from gotasks.run import Answer, Commit, Run
-from gotasks.runner import Runner, Settings
+from gotasks.run_settings import RunSettings
+from gotasks.runner import Runner
 from gotasks.settings import QueueOptions
+from gotasks.settler import Commits, Settler
 from gotasks.worker.commits import GroupedCommits, UnfencedCommits
 from gotasks.worker.committer import Committer
 from gotasks.worker.fetcher import Fetcher
@@ -66,8 +68,8 @@ class Worker:
         self._gauge = Gauge(
             dispatch, app.events, {name: each.monitor_interval for name, each in queues.items()}
         )
-        self._runners: dict[str, Runner] = {}
-        self._commits: dict[str, GroupedCommits] = {}
+        self._settlers: dict[str, Settler] = {}
+        self._grouped: dict[str, GroupedCommits] = {}
         self._slots: dict[str, Slots] = {}
         self._fetchers: list[Fetcher] = []
         for name, options in queues.items():
@@ -150,18 +152,22 @@ class Worker:
 
     def _serve(self, name: str, options: QueueOptions) -> None:
         dispatch, events = self._dispatch, self._app.events
-        self._commits[name] = GroupedCommits(self._committer, options.max_limit)
+        settings = RunSettings.of(self._app, options)
+        grouped = self._grouped[name] = GroupedCommits(self._committer, options.max_limit)
+        commits: Commits = grouped
+        if settings.ack_first:
+            commits = UnfencedCommits(grouped, dispatch, events, self._settled)
+        settler = self._settlers[name] = Settler(settings, commits, events, forget=self._forget)
         runner = Runner(
-            Settings.of(self._app, options),
-            commits=self._commits[name],
-            unfenced=UnfencedCommits(dispatch, events, self._settled),
+            settings,
+            settler,
+            commits,
             events=events,
             loop=self._loop,
             renew=self._heart.renew,
             forget=self._forget,
             stopping=self._stopping,
         )
-        self._runners[name] = runner
         self._heart.serve(name, Pulse(options.lease, runner))
         slots = self._slots[name] = Slots(name, options.max_limit, runner.run_chain)
         self._fetchers.append(
@@ -177,10 +183,10 @@ class Worker:
 
     def _forget(self, run: Run) -> None:
         self._heart.forget(run)
-        self._commits[run.queue].forget(run)
+        self._grouped[run.queue].forget(run)
 
     def _settled(self, commit: Commit, answer: Answer) -> None:
-        self._runners[commit.run.queue].settled(commit, answer)
+        self._settlers[commit.run.queue].settled(commit, answer)
 
     def _warn(self) -> None:
         try:

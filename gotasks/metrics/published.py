@@ -6,18 +6,22 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gotasks import totals
 from gotasks.errors import ConfigurationError
-from gotasks.totals import Totals
+from gotasks.metrics import totals
+from gotasks.metrics.totals import Totals
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("gotasks")
+
+#: Seconds after which another write would show in a file's time, however coarse that is.
+_SETTLED = 2.0
 
 
 class Publisher:
@@ -80,7 +84,7 @@ class _Process:
     """What one file has said."""
 
     def __init__(self) -> None:
-        self.seen: tuple[int, ...] = ()  #: of the file that was read last
+        self.seen: tuple[int, ...] = ()  #: time, size and inode of a file that needn't be read again
         self.run = ""
         self.last = Totals()
 
@@ -133,4 +137,5 @@ class Published:
             return
         if run != process.run:
             self._before.add_sums(process.last.sums)
-        process.seen, process.run, process.last = seen, run, last
+        process.run, process.last = run, last
+        process.seen = seen if time.time() - stat.st_mtime > _SETTLED else ()

@@ -19,15 +19,15 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gotasks.published import Published, Publisher
-from gotasks.tally import Tally
-from gotasks.totals import Totals
+from gotasks.metrics.published import Published, Publisher
+from gotasks.metrics.tally import Tally
+from gotasks.metrics.totals import Totals
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from gotasks.app import App
-    from gotasks.exposition import MetricsServer
+    from gotasks.metrics.exposition import MetricsServer
 
 # prometheus_client is imported when something is shown: it would double the time that `import gotasks` takes.
 
@@ -46,7 +46,7 @@ class Metrics:
     @property
     def registry(self) -> CollectorRegistry:
         """The app's own registry. What you register here yourself is shown with the rest."""
-        from gotasks.exposition import new_registry
+        from gotasks.metrics.exposition import new_registry
 
         with self._lock:
             if self._registry is None:
@@ -69,7 +69,7 @@ def run_server(app: App, address: str = ":2121") -> MetricsServer:
     `address` is HOST:PORT; without a host it's 127.0.0.1, and "0.0.0.0:2121" lets other machines in. Port 0 takes
     one that is free. Raises ConfigurationError if it isn't an address, or can't be listened on.
     """
-    from gotasks.exposition import MetricsServer
+    from gotasks.metrics.exposition import MetricsServer
 
     return MetricsServer(app.metrics.registry, address)
 
@@ -107,6 +107,6 @@ def run_merged_server(
     has the process; queues are as long as the newest measurement says. Files of an earlier start count too: begin
     with an empty directory. Raises ConfigurationError as `run_server`, or if there is no such directory.
     """
-    from gotasks.exposition import MetricsServer, new_registry
+    from gotasks.metrics.exposition import MetricsServer, new_registry
 
     return MetricsServer(new_registry(Published(Path(directory), living).totals), address)

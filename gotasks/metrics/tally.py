@@ -26,7 +26,7 @@ from gotasks.events import (
     TaskStarted,
     TaskSucceeded,
 )
-from gotasks.totals import (
+from gotasks.metrics.totals import (
     BROKER_FAILURES,
     BUCKETS,
     CHECKPOINTS,

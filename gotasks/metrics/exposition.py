@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gotasks.errors import ConfigurationError
-from gotasks.totals import BUCKETS, FAMILIES, Cells, Family, Key, Totals
+from gotasks.metrics.totals import BUCKETS, FAMILIES, Cells, Family, Key, Totals
 
 if TYPE_CHECKING:
     from typing_extensions import Self
