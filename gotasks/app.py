@@ -222,6 +222,12 @@ class App:
         most = self.dispatch.limits.max_payload
         return self._max_payload if most is None else min(most, self._max_payload)
 
+    @property
+    def broker(self) -> str:
+        """The broker's URL without its secrets, or the class of a Broker object. Raises ConfigurationError."""
+        chosen = self._chosen()
+        return type(chosen).__name__ if isinstance(chosen, Broker) else str(BrokerURL(chosen))
+
     def use_broker(self, broker: str | Broker) -> None:
         """Use this broker from now on, whatever the environment and the constructor say."""
         self.close()
@@ -247,14 +253,19 @@ class App:
         if dispatch is not None:
             dispatch.close()
 
-    def _open(self) -> Dispatch:
-        broker = self._override or settings.broker_url() or self._given
-        if isinstance(self._given, Broker) and self._override is None:
-            broker = self._given
-        if broker is None:
+    def _chosen(self) -> str | Broker:
+        """What goes first: `use_broker` or `using`, the environment (before a URL, not an object), the constructor."""
+        chosen = self._override or (None if isinstance(self._given, Broker) else settings.broker_url())
+        if chosen is None:
+            chosen = self._given
+        if chosen is None:
             raise ConfigurationError(
                 "no broker: give App a URL, as in App('redis://127.0.0.1:6379/0'), or set GOTASKS_BROKER_URL"
             )
+        return chosen
+
+    def _open(self) -> Dispatch:
+        broker = self._chosen()
         opened = broker if isinstance(broker, Broker) else open_broker(BrokerURL(broker))
         if self._task_ttl and Capability.RECORDS not in opened.capabilities:
             raise Unsupported(

@@ -36,7 +36,11 @@ def to_args_map(value: object) -> ArgsMap:
     if not isinstance(plain, dict):
         raise InvalidArgs(f"an args map is a dict or an object with fields, not a {type(value).__name__}")
     check(plain)
-    return plain
+    try:
+        # Through JSON, so that it is what the first handler will get.
+        return cast("ArgsMap", msgspec.json.decode(msgspec.json.encode(plain)))
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidArgs(f"can't make an args map of a {type(value).__name__}: {error}") from error
 
 
 def from_args_map(args: Mapping[str, Any], cls: type[T]) -> T:

@@ -110,7 +110,7 @@ class Dispatch:
 
     def purge(self, queue: str) -> int:
         """See `Broker.purge`."""
-        return self.broker.purge(queue)
+        return self.repeat("purge", lambda: self.broker.purge(queue))
 
     def close(self) -> None:
         """See `Broker.close`."""

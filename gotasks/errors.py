@@ -6,6 +6,7 @@ A class without a message of its own speaks with the first line of its docstring
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 
 class GotasksError(Exception):
@@ -13,6 +14,16 @@ class GotasksError(Exception):
 
     def __str__(self) -> str:
         return super().__str__() or (type(self).__doc__ or "").partition("\n")[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)  # whatever a subclass's __init__ takes
+
+
+def _restored(cls: type[GotasksError], args: tuple[Any, ...], state: dict[str, Any]) -> GotasksError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 # -- what a program got wrong -------------------------------------------------------------------

@@ -62,7 +62,12 @@ class TaskHandle:
 
     def task(self) -> Task:
         """The whole record. Raises TaskNotFound also where it can't be read."""
-        return self._decoded(self._record())
+        return self.snapshot()[1]
+
+    def snapshot(self) -> tuple[Status, Task]:
+        """Status and record of one moment."""
+        record = self._record()
+        return self._status(record), self._decoded(record)
 
     def wait(self, timeout: float | None = None) -> ArgsMap:
         """Wait for the task's end and return its final args map. `timeout` in seconds; None waits for ever.

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import random
 import re
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -207,7 +208,7 @@ class Job:
 
 def _step_name(handler: Handler[..., Any]) -> str:
     name = handler.name if handler.name is not None else getattr(handler.func, "__qualname__", None)
-    if name is None or name.endswith("<lambda>"):
+    if name is None or (isinstance(name, str) and name.endswith("<lambda>")):
         raise InvalidName(
             "a lambda, a partial or an object as handler needs a name: step(handler, name='resize')"
         )
@@ -251,16 +252,18 @@ def _converter(func: Callable[..., Any], name: str) -> type | None:
 
 
 def _resolved(func: Callable[..., Any], parameter: inspect.Parameter, name: str) -> Any:
-    if isinstance(parameter.annotation, str) and _MAPS.match(parameter.annotation):
+    annotation = parameter.annotation
+    if not isinstance(annotation, str):
+        return annotation
+    if _MAPS.match(annotation):
         return dict  # often imported for the type checker only, so not to be found at run time
     target = func if inspect.isroutine(func) else getattr(func, "func", type(func).__call__)
+    only = types.SimpleNamespace(__annotations__={name: annotation})  # the others may well be beyond finding
     try:
-        return typing.get_type_hints(target)[parameter.name]
-    except (NameError, KeyError, TypeError) as error:
-        if not isinstance(parameter.annotation, str):
-            return parameter.annotation
+        return typing.get_type_hints(only, getattr(inspect.unwrap(target), "__globals__", {}))[name]
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise ConfigurationError(
-            f"handler {name!r}: the annotation {parameter.annotation!r} can't be found when the job is registered "
+            f"handler {name!r}: the annotation {annotation!r} can't be found when the job is registered "
             f"({error}): import it outside 'if TYPE_CHECKING'"
         ) from error
 

@@ -9,7 +9,10 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from gotasks.errors import InvalidURL
 
-_SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+([a-z0-9_.-]+))?:", re.IGNORECASE)
+_SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+([a-z0-9_.-]+))?://", re.IGNORECASE)
+_SECRET = re.compile(r"pass|pwd|secret|token|key|auth|cred", re.IGNORECASE)
+#: Half of a password in the wrong place is the usual reason for a URL that can't be understood.
+_ENCODE = ". In a user or password, / ? # @ : and % are written %2F %3F %23 %40 %3A %25"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -55,10 +58,13 @@ class BrokerURL:
             userinfo, at, hostlist = parts.netloc.rpartition("@")
             user, colon, password = userinfo.partition(":")
             hosts = tuple(_host(item) for item in hostlist.split(",")) if hostlist else ()
-        except ValueError as error:
+        except ValueError:
+            # Not `from` it: that one shows the part that it doesn't like, which may be half of a password.
             raise InvalidURL(
-                f"the {scheme}:// URL can't be parsed: check its host, port and query"
-            ) from error
+                f"the {scheme}:// URL can't be parsed: check its host, port and query{_ENCODE}"
+            ) from None
+        if "@" in parts.path or parts.fragment or url.endswith("#"):
+            raise InvalidURL(f"the {scheme}:// URL has a '#', or an '@' after its host{_ENCODE}")
         params = dict(pairs)
         if len(params) != len(pairs):
             raise InvalidURL(f"the {scheme}:// URL names a parameter twice: give each one once")
@@ -125,7 +131,7 @@ class BrokerURL:
         value = self.params.get(name)
         if value is None:
             return default
-        if not re.fullmatch(r"\d{1,18}", value) or int(value) < least:
+        if not re.fullmatch("[0-9]{1,18}", value) or int(value) < least:
             raise InvalidURL(f"{name}= in the {self.scheme}:// URL takes a whole number of at least {least}")
         return int(value)
 
@@ -134,7 +140,7 @@ class BrokerURL:
         value = self.params.get(name)
         if value is None:
             return default
-        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value) or float(value) <= 0:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) or float(value) <= 0:
             raise InvalidURL(f"{name}= in the {self.scheme}:// URL takes a number of seconds above 0")
         return float(value)
 
@@ -153,11 +159,11 @@ def _netloc(host: str, port: int | None) -> str:
 
 def _shown(name: str, value: str) -> str:
     # A parameter may itself be a broker URL (`?records=redis://user:secret@…`), or name a secret.
-    if re.search(r"pass|secret|token|key", name, re.IGNORECASE):
+    if _SECRET.search(name):
         return "***"
-    if _SCHEME.match(value) and "//" in value:
+    if _SCHEME.match(value):
         try:
             return quote(str(BrokerURL(value)), safe=":/*@,[]")
         except InvalidURL:
             return "***"
-    return quote(value, safe=":/@,")
+    return "***" if "@" in value else quote(value, safe=":/,")

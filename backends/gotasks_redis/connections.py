@@ -209,7 +209,6 @@ def _options(url: BrokerURL) -> dict[str, Any]:
         "socket_keepalive": True,
         # Never a blind repeat: whether a call may be sent again is for the core to decide.
         "retry": Retry(NoBackoff(), 0),
-        "retry_on_timeout": False,
         "decode_responses": False,
     }
     if options["socket_timeout"] < 2:

@@ -142,8 +142,8 @@ def show(app: App, *, task_id: str, as_json: bool) -> None:
     metavar="KEY=JSON",
     help="Mend the args map before.",
 )
-@option("--force", is_flag=True, help="Even if a step that isn't reentrant may run a second time.")
-@option("--all", "every", is_flag=True, help="All tasks, or all that the filters let through.")
+@click.option("--force", is_flag=True, help="Even if a step that isn't reentrant may run a second time.")
+@click.option("--all", "every", is_flag=True, help="All tasks, or all that the filters let through.")
 @_filters
 @json_option
 @on_broker()
@@ -179,7 +179,7 @@ def retry(
 
 @fatal.command(epilog=exits.EPILOG)
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
-@option("--all", "every", is_flag=True, help="All tasks, or all that the filters let through.")
+@click.option("--all", "every", is_flag=True, help="All tasks, or all that the filters let through.")
 @_filters
 @yes_option
 @json_option

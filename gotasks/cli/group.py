@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from gotasks.cli import exits
 from gotasks.cli.output import plain
@@ -70,7 +71,7 @@ def report(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         more = f" ('{context.command_path} --help' tells more)" if context is not None else ""
-        complain(f"{error.format_message().rstrip('.')}{more}")
+        complain(f"{_message(error).rstrip('.')}{more}")
         return error.exit_code
     if isinstance(error, GotasksError):
         complain(str(error))
@@ -78,6 +79,17 @@ def report(error: Exception) -> int:
     what = f"{type(error).__name__}: {error}".strip().rstrip(":")
     complain(f"unexpected {what} (GOTASKS_DEBUG=1 shows where)")
     return exits.BUG
+
+
+def _message(error: click.ClickException) -> str:
+    """What click says, but of a bad value where it comes from: the option, or the variable that set it."""
+    if type(error) is not click.BadParameter or error.ctx is None or error.param is None:
+        return error.format_message()
+    source = error.ctx.get_parameter_source(error.param.name or "")
+    if source is ParameterSource.ENVIRONMENT and isinstance(error.param.envvar, str):
+        return f"{error.param.envvar}: {error.message}"
+    option = isinstance(error.param, click.Option)
+    return f"{error.param.opts[-1] if option else error.param.human_readable_name}: {error.message}"
 
 
 def complain(message: str) -> None:

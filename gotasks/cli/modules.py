@@ -22,7 +22,9 @@ def load_app(spec: str) -> App:
     Raises ConfigurationError.
     """
     if "://" in spec:
-        raise ConfigurationError(f"an app is named as in shop.tasks:app; {spec!r} is a URL, which goes to --broker")
+        raise ConfigurationError(
+            f"an app is named as in shop.tasks:app; {spec!r} is a URL, which goes to --broker"
+        )
     name, colon, attribute = spec.partition(":")
     if not name or (colon and not attribute):
         raise ConfigurationError(f"an app is named as in shop.tasks:app, not {spec!r}")

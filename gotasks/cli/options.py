@@ -40,8 +40,8 @@ def json_option(command: F) -> F:
 
 
 def yes_option(command: F) -> F:
-    """--yes."""
-    add = option("--yes", "-y", "yes", is_flag=True, help="Don't ask.")
+    """--yes. Not from the environment: it's for this one command."""
+    add = click.option("--yes", "-y", "yes", is_flag=True, help="Don't ask.")
     return add(command)
 
 

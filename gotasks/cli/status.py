@@ -10,7 +10,7 @@ from gotasks.cli.options import json_option
 from gotasks.cli.output import print_fields, print_json
 from gotasks.cli.records import screen, status_json
 from gotasks.cli.target import on_broker
-from gotasks.task import Status, Task
+from gotasks.task import Status
 
 
 @click.command(epilog=exits.EPILOG)
@@ -22,7 +22,7 @@ def status(app: App, *, task_id: str, as_json: bool) -> None:
 
     Ends with 1 if the task is in the fatal queue, was cancelled, or isn't known (any more).
     """
-    state, task = _read(app, task_id)
+    state, task = app.task(task_id).snapshot()
     fields = status_json(app, state, task)
     if as_json:
         print_json(fields)
@@ -30,15 +30,3 @@ def status(app: App, *, task_id: str, as_json: bool) -> None:
         print_fields(screen(fields))
     if state in (Status.FATAL, Status.CANCELLED):
         raise click.exceptions.Exit(exits.FAILED)
-
-
-def _read(app: App, task_id: str) -> tuple[Status, Task]:
-    """The state and the record; read until both are of the same moment, or nearly so for a task in a hurry."""
-    handle = app.task(task_id)
-    state, task = handle.status(), handle.task()
-    for _ in range(5):
-        before, state = state, handle.status()
-        if state is before:
-            break
-        task = handle.task()
-    return state, task

@@ -10,9 +10,8 @@ from typing import Concatenate, ParamSpec
 import click
 from click.core import ParameterSource
 
-from gotasks import settings
 from gotasks.app import App
-from gotasks.broker import Broker, BrokerURL, Capability
+from gotasks.broker import Capability
 from gotasks.cli.modules import import_included, load_app
 from gotasks.cli.options import app_option, broker_option
 from gotasks.cli.output import note
@@ -70,18 +69,9 @@ def refuse_unshared(app: App, what: str) -> None:
     """Raise ConfigurationError if another process doesn't see what is in the app's broker."""
     if Capability.SHARED not in app.capabilities:
         raise ConfigurationError(
-            f"{what} needs a broker that several processes can share, and {shown_broker(app)} lives in one process: "
+            f"{what} needs a broker that several processes can share, and {app.broker} lives in one process: "
             "name another, as in --broker redis://127.0.0.1:6379/0"
         )
-
-
-def shown_broker(app: App) -> str:
-    """The app's broker, for people: its URL without the password, or the class of an object."""
-    override, given = app._override, app._given  # noqa: SLF001 - for now the app has no public name for it
-    broker = override or (given if isinstance(given, Broker) else settings.broker_url() or given)
-    if broker is None or isinstance(broker, Broker):
-        return type(broker or app.dispatch.broker).__name__
-    return str(BrokerURL(broker))
 
 
 def undeclared(app: App, queue: str) -> str | None:

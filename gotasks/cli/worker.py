@@ -22,7 +22,7 @@ from gotasks.cli import exits
 from gotasks.cli.logconfig import LEVELS, configure
 from gotasks.cli.modules import import_module
 from gotasks.cli.options import app_option, broker_option, option, seconds
-from gotasks.cli.target import find_app, refuse_unshared, shown_broker, undeclared
+from gotasks.cli.target import find_app, refuse_unshared, undeclared
 from gotasks.job import Job
 from gotasks.logs import LogListener
 from gotasks.settings import QueueOptions
@@ -36,7 +36,7 @@ logger = logging.getLogger("gotasks")
 METRICS_DIR = "GOTASKS_METRICS_DIR"
 
 #: Options that are the supervisor's own business.
-_NOT_PASSED_ON = ("processes", "metrics_port")
+_NOT_PASSED_ON = ("processes", "metrics_port", "broker")
 
 
 class Served(NamedTuple):
@@ -152,8 +152,10 @@ def worker(
             ctx.exit(_supervise(ctx, processes, grace, address))
         with _metrics(app, address):
             logger.info("worker started")
-            run_until_signal(ours, None if lifeline is None else lifeline.stop)
+            in_time = run_until_signal(ours, None if lifeline is None else lifeline.orders)
         logger.info("worker stopped")
+        if not in_time:
+            ctx.exit(exits.FAILED)
     finally:
         app.close()
 
@@ -202,7 +204,7 @@ def _introduce(
     """Say what is served."""
     several = f", {processes} worker processes" if processes > 1 else ""
     say(f"gotasks {__version__}, process {os.getpid()}{several}")
-    say(f"broker: {shown_broker(app)}")
+    say(f"broker: {app.broker}")
     say(f"queues: {', '.join(f'{name} ({each.max_limit} at once)' for name, each in options.items())}")
     say("jobs (* = reentrant):")
     for name in sorted(jobs):
@@ -225,6 +227,8 @@ def _supervise(ctx: click.Context, processes: int, grace: float, address: str | 
     env = {
         key: value for key, value in os.environ.items() if key not in ("GOTASKS_METRICS_PORT", METRICS_DIR)
     }
+    if (broker := ctx.params["broker"]) is not None:
+        env["GOTASKS_BROKER_URL"] = broker  # not in the children's command lines, which anybody can read
     with contextlib.ExitStack() as stack:
         if address:
             env[METRICS_DIR] = stack.enter_context(tempfile.TemporaryDirectory(prefix="gotasks-metrics-"))

@@ -7,7 +7,7 @@ import time
 
 from gotasks.broker import Lease
 from gotasks.dispatch import Dispatch
-from gotasks.events import BrokerDown, Events, LeaseLost, LoopStalled
+from gotasks.events import BrokerDown, BrokerUp, Events, LeaseLost, LoopStalled
 from gotasks.loop import LoopThread
 from gotasks.run import Run
 from gotasks.runner import Runner
@@ -34,6 +34,7 @@ class Heart(Service):
         self._loop = loop
         self._pulses: dict[str, Pulse] = {}
         self._stalled = False
+        self._failures = 0
 
     def serve(self, queue: str, pulse: Pulse) -> None:
         """Keep the leases of this queue. Before `start`."""
@@ -85,8 +86,12 @@ class Heart(Service):
             try:
                 lost = self._dispatch.broker.extend(leases, lease_for=pulse.lease_for)
             except Exception as error:
-                self._events.emit(BrokerDown("extend", str(error) or type(error).__name__, 1))
+                self._failures += 1
+                self._events.emit(BrokerDown("extend", str(error) or type(error).__name__, self._failures))
                 return False
+            if self._failures:
+                self._events.emit(BrokerUp("extend", self._failures))
+                self._failures = 0
             for run in part:
                 if run.lease.receipt not in lost:
                     run.deadline = math.inf if run.lease.deadline == math.inf else sent + pulse.lease_for

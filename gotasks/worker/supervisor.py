@@ -191,10 +191,10 @@ class _Child:
 
 
 class Lifeline:
-    """The child's end of the pipe: `stop` is set when the supervisor says so, or is no more."""
+    """The child's end of the pipe: something is put into `orders` when the supervisor says stop, or is no more."""
 
     def __init__(self, pipe: int) -> None:
-        self.stop = threading.Event()
+        self.orders: queue.SimpleQueue[None] = queue.SimpleQueue()
         os.set_inheritable(pipe, False)
         self._pipe = pipe
         threading.Thread(target=self._watch, name="gotasks-lifeline", daemon=True).start()
@@ -216,7 +216,7 @@ class Lifeline:
                 pass
         except OSError as error:
             logger.error("the supervisor can't be watched any more: %s", error)
-        self.stop.set()
+        self.orders.put(None)
 
 
 def _ending(code: int) -> str:
