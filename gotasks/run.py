@@ -39,6 +39,8 @@ class Run:
         "body",
         "cancel",
         "deadline",
+        "deferred",
+        "ended",
         "held_since",
         "holds_token",
         "id",
@@ -67,6 +69,8 @@ class Run:
         self.deadline = lease.deadline  #: monotonic; moved on by the heart
         self.limit_at = math.inf  #: monotonic; when the running try has had its time
         self.seq = 0
+        self.deferred = False  #: to be given back unless it must be buried, since a suspect runs
+        self.ended: threading.Event | None = None  #: of a suspect: set when its slot is free again
         self.refusals = 0  #: settling writes that the broker rejected
         self.revoked = False  #: the task is somebody else's
         self.timed_out = False  #: the running try had its time, and its thread can't be stopped

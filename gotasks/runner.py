@@ -135,6 +135,9 @@ class Runner:
                     run, Outcome.CRASHED, f"its worker went away {deaths} times in this step", step=step
                 )
                 return None
+        if run.deferred:
+            self._settler.give_back(run, "suspect")
+            return None
         context.enter(run)
         self._emit(TaskStarted(run.id, run.queue, job.name, _waited(task, deaths)))
         return job

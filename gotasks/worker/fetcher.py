@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 from gotasks.broker import Lease
@@ -15,6 +17,9 @@ from gotasks.worker.slots import Slots
 #: How long one `acquire` waits for a task. A stop waits for it, and an idle worker asks that often. Seconds.
 WAIT = 1.0
 
+#: How often a fetcher that waits for something else looks whether it shall stop. Seconds.
+_GLANCE = 0.2
+
 
 class Fetcher(Service):
     """One thread a queue, so that none starves another."""
@@ -27,15 +32,17 @@ class Fetcher(Service):
         events: Events,
         *,
         lease_for: float,
+        suspect_at: int,
         begin: Callable[[Run], None],
     ) -> None:
-        """`begin` is told of each run before its slot sees it."""
+        """`suspect_at`: deaths that make a task a suspect. `begin` is told of each run before its slot sees it."""
         super().__init__(f"fetcher-{queue}")
         self._queue = queue
         self._dispatch = dispatch
         self._slots = slots
         self._events = events
         self._lease_for = lease_for
+        self._suspect_at = suspect_at
         self._begin = begin
 
     def stop(self) -> None:
@@ -68,10 +75,33 @@ class Fetcher(Service):
                 self._events.emit(BrokerUp(f"acquire {self._queue}", failures))
                 backoff, failures = Backoff(), 0
             runs = [Run(lease) for lease in leases]
+            suspect = self._suspect(runs)
             for run in runs:
                 self._begin(run)
             self._slots.give(runs)
             self._slots.put_back(free - len(runs))
+            if suspect is not None:
+                self._wait_for(suspect)
+
+    def _suspect(self, runs: list[Run]) -> threading.Event | None:
+        """The end of a task that may be what kills its workers: one more death would send it to the fatal queue.
+
+        Whatever runs beside it dies with it, and is counted with it. So only one such task is run at a time, others
+        are given back, and nothing more is taken up meanwhile.
+        """
+        suspects = [run for run in runs if run.lease.deaths >= self._suspect_at]
+        if not suspects:
+            return None
+        for run in suspects[1:]:
+            run.deferred = True
+        suspects[0].ended = threading.Event()
+        return suspects[0].ended
+
+    def _wait_for(self, ended: threading.Event) -> None:
+        # Not for ever: a long task whose worker was merely restarted must not idle the other slots.
+        end = time.monotonic() + self._lease_for
+        while not self.stopping.is_set() and time.monotonic() < end and not ended.wait(_GLANCE):
+            pass
 
     def _acquire(self, limit: int) -> list[Lease]:
         return self._dispatch.broker.acquire(self._queue, limit=limit, wait=WAIT, lease_for=self._lease_for)

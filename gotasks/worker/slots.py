@@ -123,4 +123,6 @@ class Slots:
             logger.critical(
                 "running task %s failed in gotasks itself; its lease is left to end", run.id, exc_info=True
             )
+        if run.ended is not None:
+            run.ended.set()
         self._free.put(True)

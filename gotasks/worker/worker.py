@@ -171,7 +171,15 @@ class Worker:
         self._heart.serve(name, Pulse(options.lease, runner))
         slots = self._slots[name] = Slots(name, options.max_limit, runner.run_chain)
         self._fetchers.append(
-            Fetcher(name, dispatch, slots, events, lease_for=options.lease, begin=self._heart.begin)
+            Fetcher(
+                name,
+                dispatch,
+                slots,
+                events,
+                lease_for=options.lease,
+                suspect_at=max(options.max_crashes - 1, 1),
+                begin=self._heart.begin,
+            )
         )
 
     def _answered(self, commit: Commit, answer: Answer) -> None:
