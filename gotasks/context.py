@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from gotasks.run import Run
@@ -51,6 +53,11 @@ def current() -> Context:
     return Context(_current.get())
 
 
-def enter(run: Run) -> None:
+@contextmanager
+def entered(run: Run) -> Iterator[None]:
     """Make `run` the one that `current` speaks of, on this thread and in the coroutines started from it."""
-    _current.set(run)
+    token = _current.set(run)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -254,12 +254,12 @@ class FatalQueue:
 
     def _move(self, lease: Lease, body: bytes, queue: str) -> None:
         if Capability.ATOMIC_MOVE not in self._app.dispatch.capabilities:
-            lease = self._marked(lease, body, queue)
+            lease = self._marked(lease, queue)
         self._release(Write(lease=lease, body=body, seq=1, queue=queue))
 
-    def _marked(self, lease: Lease, body: bytes, queue: str) -> Lease:
+    def _marked(self, lease: Lease, queue: str) -> Lease:
         """Mark the task as on its way, and take it again; a crash after that leaves a copy that says so."""
-        marked = codec.encode(msgspec.structs.replace(codec.decode(body), moving=queue))
+        marked = codec.encode(msgspec.structs.replace(codec.decode(lease.envelope.body), moving=queue))
         self._release(Write(lease=lease, body=marked, seq=1))
         task_id = lease.envelope.id
         end = time.monotonic() + _HOLD

@@ -98,10 +98,10 @@ class TaskHandle:
         while True:
             try:
                 return await asyncio.to_thread(self.wait, 0)
-            except WaitTimeout:
+            except WaitTimeout as error:
                 left = pause if end is None else end - time.monotonic()
                 if left <= 0:
-                    raise
+                    raise WaitTimeout(str(error).replace(" after 0 s", f" after {timeout:g} s")) from None
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, _POLL[1])
 

@@ -241,7 +241,7 @@ def _converter(func: Callable[..., Any], name: str) -> type | None:
     origin = typing.get_origin(annotation) or annotation
     if annotation is Any or origin is object:
         return None
-    if typing.is_typeddict(annotation) or _has_fields(origin):
+    if hasattr(origin, "__required_keys__") or _has_fields(origin):  # a TypedDict, also of typing_extensions
         return typing.cast(type, annotation)
     if isinstance(origin, type) and issubclass(dict, origin):  # dict, Mapping, MutableMapping
         return None

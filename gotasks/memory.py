@@ -57,7 +57,7 @@ class _Task:
         self.state = State.READY
         self.place = 0  #: order among the ready ones of one priority
         self.until = 0.0  #: due (scheduled), end of the lease (leased), end of the record (done, cancelled)
-        self.receipt = ""  #: of its last lease; empty when a write has ended that
+        self.receipt: str | None = None  #: of its last lease; None when a write has ended that
         self.seq = 0
         self.deaths = 0
 
@@ -336,7 +336,7 @@ class MemoryBroker(Broker):
 
     def _end_lease(self, task: _Task) -> None:
         self._leased[task.queue].pop(task.id, None)
-        task.receipt = ""
+        task.receipt = None
 
     def _end(self, task: _Task, state: State, keep_for: float) -> None:
         if task.unique is not None and self._unique.get(task.unique) == task.id:

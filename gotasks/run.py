@@ -54,6 +54,7 @@ class Run:
         "started",
         "task",
         "timed_out",
+        "tried",
         "unfenced",
     )
 
@@ -65,7 +66,7 @@ class Run:
         self.body: bytes | None = (
             lease.envelope.body
         )  #: `task` as stored; None where only memory has the latest
-        self.started = self.held_since = time.monotonic()
+        self.started = self.held_since = self.tried = time.monotonic()
         self.deadline = lease.deadline  #: monotonic; moved on by the heart
         self.limit_at = math.inf  #: monotonic; when the running try has had its time
         self.seq = 0
@@ -116,6 +117,7 @@ class Run:
     def begin_try(self, limit_at: float) -> None:
         """A handler is about to be called; its time is up at `limit_at` (monotonic)."""
         self.limit_at = limit_at
+        self.tried = time.monotonic()
 
     def end_try(self) -> bool:
         """The handler has returned. False if the run was over by then: the result doesn't count."""

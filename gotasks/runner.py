@@ -73,6 +73,10 @@ class Runner:
 
     def run_chain(self, run: Run) -> None:
         """Take one delivery as far as it goes: to its end, to the fatal queue, or back to where it came from."""
+        with context.entered(run):
+            self._run_chain(run)
+
+    def _run_chain(self, run: Run) -> None:
         job = self._admit(run)
         if job is None or (self._settings.ack_first and not self._ack_first(run)):
             return
@@ -92,7 +96,7 @@ class Runner:
         """
         task = run.known
         step = self._settings.jobs[task.job_name].steps[task.current_handler_index]
-        error = f"still running after {time.monotonic() - run.started:.1f} s"
+        error = f"still running after {time.monotonic() - run.tried:.1f} s"
         tries = task.tries + 1
         if step.retry is not None and tries <= step.retry.max_times:
             delay = step.retry.sleep(tries) if Capability.DELAY in self._settings.capabilities else 0.0
@@ -138,7 +142,6 @@ class Runner:
         if run.deferred:
             self._settler.give_back(run, "suspect")
             return None
-        context.enter(run)
         self._emit(TaskStarted(run.id, run.queue, job.name, _waited(task, deaths)))
         return job
 

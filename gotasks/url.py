@@ -65,6 +65,8 @@ class BrokerURL:
             ) from None
         if "@" in parts.path or parts.fragment or url.endswith("#"):
             raise InvalidURL(f"the {scheme}:// URL has a '#', or an '@' after its host{_ENCODE}")
+        if any("@" in pair and "://" not in pair for pair in parts.query.split("&")):
+            raise InvalidURL(f"the {scheme}:// URL has an '@' in its query{_ENCODE}")
         params = dict(pairs)
         if len(params) != len(pairs):
             raise InvalidURL(f"the {scheme}:// URL names a parameter twice: give each one once")

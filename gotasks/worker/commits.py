@@ -92,6 +92,9 @@ class UnfencedCommits:
         return self._fenced.checkpoint(commit) if commit.kind is Kind.ACK else Answer.HELD
 
     def settle(self, commit: Commit) -> None:
+        if not commit.run.unfenced:  # it can't run here, which was seen before its ack: it is held still
+            self._fenced.settle(commit)
+            return
         if commit.kind is Kind.RELEASE:
             self._enqueue(commit)
         self._settled(commit, Answer.HELD)
