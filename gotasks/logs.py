@@ -33,6 +33,9 @@ from gotasks.events import (
 #: A server that stays away is mentioned this often. Seconds.
 BETWEEN_MENTIONS = 10.0
 
+#: Of a longer error only the beginning and the end are logged; the fatal queue has more. Characters.
+LONGEST_ERROR = 500
+
 #: The attributes that each record has, in this order in a line of JSON.
 FIELDS = ("task_id", "job", "queue", "step")
 
@@ -149,8 +152,12 @@ class LogListener:
 
 
 def _line(text: str) -> str:
-    """An error on one line, so that it can't look like another record."""
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+    """An error on one line that any file takes, so that it can't look like another record; not too long."""
+    if len(text) > LONGEST_ERROR:
+        text = f"{text[: LONGEST_ERROR // 2]} … {text[-LONGEST_ERROR // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class _Outage:

@@ -134,7 +134,9 @@ class RedisBroker(Broker):
         args: list[Any] = [self._keys.prefix, _ms(lease_for)]
         for lease in leases:
             args += (lease.envelope.id, lease.receipt)
-        return refused | self._lost(scripts.EXTEND, leases[0].envelope.queue, args, ())
+        # A dead connection, of which nobody was told, may cost a part of the lease only: it's repeated on another one.
+        within = min(lease_for / 6, self._connections.timeout)
+        return refused | self._lost(scripts.EXTEND, leases[0].envelope.queue, args, (), within=within)
 
     def checkpoint(self, writes: Sequence[Write]) -> frozenset[str]:
         return self._write(scripts.CHECKPOINT, writes, [])
@@ -245,16 +247,32 @@ class RedisBroker(Broker):
         ids = [write.lease.envelope.id for write in writes]
         return refused | self._lost(script, writes[0].lease.envelope.queue, args, ids)
 
-    def _lost(self, script: Script, queue: str, args: list[Any], ids: Sequence[str]) -> frozenset[str]:
-        return frozenset(receipt.decode() for receipt in self._run(script, queue, args, ids, leased=True))
+    def _lost(
+        self,
+        script: Script,
+        queue: str,
+        args: list[Any],
+        ids: Sequence[str],
+        *,
+        within: float | None = None,
+    ) -> frozenset[str]:
+        receipts = self._run(script, queue, args, ids, leased=True, within=within)
+        return frozenset(receipt.decode() for receipt in receipts)
 
     def _run(
-        self, script: Script, queue: str, args: list[Any], ids: Sequence[str] = (), *, leased: bool = False
+        self,
+        script: Script,
+        queue: str,
+        args: list[Any],
+        ids: Sequence[str] = (),
+        *,
+        leased: bool = False,
+        within: float | None = None,
     ) -> Any:
         """Run a script. `ids`: the items that a full server certainly didn't write."""
         key = self._keys.leased(queue) if leased else self._keys.ready(queue)
         try:
-            return self._connections.run(script, key, args)
+            return self._connections.run(script, key, args, within=within)
         except redis.exceptions.OutOfMemoryError as error:
             # Checked by the server before a script's first write, so nothing was done.
             if script is scripts.ENQUEUE:

@@ -51,7 +51,9 @@ class Connections:
     """
 
     def __init__(self, url: BrokerURL) -> None:
-        self._factory = redis.Redis(**_options(url)).connection_pool
+        options = _options(url)
+        self.timeout: float = options["socket_timeout"]
+        self._factory = redis.Redis(**options).connection_pool
         self._shown = str(url)
         self._closed = False
         self._idle: deque[tuple[Wire, float]] = deque()
@@ -59,13 +61,16 @@ class Connections:
         self._blocked: dict[int, str] = {}  #: client id → the list that it waits for
         self._lock = threading.Lock()
 
-    def run(self, script: Script, key: str, args: Sequence[Any]) -> Any:
-        """Run a script; return its reply. Raises BrokerUnavailable, BrokerClosed, redis.ResponseError."""
+    def run(self, script: Script, key: str, args: Sequence[Any], *, within: float | None = None) -> Any:
+        """Run a script; return its reply, which may be waited for `within` seconds where the timeout is longer.
+
+        Raises BrokerUnavailable, BrokerClosed, redis.ResponseError.
+        """
         try:
-            return self._call("EVALSHA", script.sha, 1, key, *args)
+            return self._call("EVALSHA", script.sha, 1, key, *args, within=within)
         except redis.exceptions.NoScriptError:
             # A server that was restarted or flushed has forgotten it; nothing was run, so send it whole.
-            return self._call("EVAL", script.text, 1, key, *args)
+            return self._call("EVAL", script.text, 1, key, *args, within=within)
 
     def wait(self, key: str, seconds: float, *, unless: Callable[[], bool]) -> bool:
         """Wait for a token in the list `key`; whether one was taken. Raises as `run`.
@@ -116,11 +121,11 @@ class Connections:
         self._blocked = {}
         self._close_idle()
 
-    def _call(self, *command: Any) -> Any:
+    def _call(self, *command: Any, within: float | None = None) -> Any:
         with self._errors():
             connection = self._take()
             try:
-                return _ask(connection, *command)
+                return _ask(connection, *command, within=within)
             finally:
                 self._give_back(connection)
 
@@ -174,10 +179,12 @@ class Connections:
                     (each.connection if isinstance(each, Waiter) else each[0]).disconnect()
 
 
-def _ask(connection: Wire, *command: Any) -> Any:
+def _ask(connection: Wire, *command: Any, within: float | None = None) -> Any:
     """Send one command and read its reply. A connection whose reply didn't come whole is closed."""
     try:
         connection.send_command(*command)
+        if within is not None and not connection.can_read(timeout=within):
+            raise redis.exceptions.TimeoutError(f"no reply within {within:.3g} s")
         return connection.read_response()
     except redis.exceptions.ResponseError:
         raise  # that was a whole reply
@@ -209,6 +216,8 @@ def _options(url: BrokerURL) -> dict[str, Any]:
         "socket_keepalive": True,
         # Never a blind repeat: whether a call may be sent again is for the core to decide.
         "retry": Retry(NoBackoff(), 0),
+        # The pool only makes connections here, and never learns of their end: from redis-py 6 on its default is 100.
+        "max_connections": 2**31 - 1,
         "decode_responses": False,
     }
     if options["socket_timeout"] < 2:

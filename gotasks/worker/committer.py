@@ -37,6 +37,7 @@ class Committer(Service):
         self._inbox: SimpleQueue[Commit | None] = SimpleQueue()
         self._waiting: list[Commit] = []  #: unanswered, to be sent (again)
         self._failures = 0  #: calls in a row that the server didn't answer
+        self._told: set[str] = set()  #: of which kinds of writes it was said that they fail
         self._backoff = Backoff()
         self._away_until = 0.0  #: monotonic; until then nothing is sent
 
@@ -112,8 +113,10 @@ class Committer(Service):
         except Exception as error:
             self._one_by_one(commits, error)
         else:
-            if self._failures:
-                self._events.emit(BrokerUp("write", self._failures))
+            if self._told:
+                for what in self._told:
+                    self._events.emit(BrokerUp(what, self._failures))
+                self._told.clear()
                 self._failures, self._backoff = 0, Backoff()
             self._answer(commits, lost)
 
@@ -147,4 +150,5 @@ class Committer(Service):
 
     def _tell(self, commits: Sequence[Commit], error: Exception, attempt: int) -> None:
         what = f"{commits[0].kind.value} {commits[0].run.queue}"
+        self._told.add(what)
         self._events.emit(BrokerDown(what, str(error) or type(error).__name__, attempt))

@@ -17,6 +17,9 @@ from gotasks.worker.slots import Slots
 #: How long one `acquire` waits for a task. A stop waits for it, and an idle worker asks that often. Seconds.
 WAIT = 1.0
 
+#: An `acquire` that fails after more than this was waiting for a task, or for an answer. Seconds.
+_STOOD = 0.1
+
 #: How often a fetcher that waits for something else looks whether it shall stop. Seconds.
 _GLANCE = 0.2
 
@@ -57,6 +60,7 @@ class Fetcher(Service):
             free = self._slots.take(largest)
             if free == 0:
                 break
+            began = time.monotonic()
             try:
                 leases = self._acquire(free)
             except BrokerClosed:
@@ -69,6 +73,8 @@ class Fetcher(Service):
                     BrokerDown(f"acquire {self._queue}", str(error) or type(error).__name__, failures)
                 )
                 self._slots.put_back(free)
+                if time.monotonic() - began > _STOOD:  # the server was there: this isn't the outage of before
+                    backoff = Backoff()
                 self.stopping.wait(backoff.delay())
                 continue
             if failures:

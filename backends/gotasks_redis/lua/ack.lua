@@ -2,6 +2,7 @@
 -- KEYS[1] leased set   ARGV[1] prefix, [2] ms to keep the record (0: none), then for each: id, receipt, seq, body
 -- Returns the receipts that no longer hold, or whose write came too late.
 
+also_when_full()
 local keep = tonumber(ARGV[2])
 local lost = {}
 for i = 3, #ARGV, 4 do

@@ -18,30 +18,42 @@ local function take(id, body, deaths)
   reply[#reply + 1] = tostring(deaths)
 end
 
+-- Read a record. nil: its key holds something that isn't one, and raising here would lose what was taken before.
+local function read(id, ...)
+  local task = redis.pcall('HMGET', task_key(id), ...)
+  return not task.err and task or nil
+end
+
 -- An element without a record: an id whose record was evicted, or something that gotasks didn't write. Give it a
 -- record, so that a worker sees it and puts it where a person sees it.
-local function adopt(element)
+local function adopt(element, deaths, taken)
   local id, body = element, ''
-  if #element > 64 or not string.find(element, '^[%w_-]+$') then
+  if taken or #element > 64 or not string.find(element, '^[%w_-]+$') then
     id, body = 'foreign-' .. string.gsub(token, '%.', '-') .. '-' .. count, element
   end
   redis.call('HSET', task_key(id), 'q', queue, 'b', body)
-  take(id, body, 0)
+  take(id, body, deaths)
 end
 
+also_when_full()
 move_due(queue, now, math.max(limit, 100))
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, limit)) do
-  local task = redis.call('HMGET', task_key(id), 'b', 'd')
-  redis.call('HSET', task_key(id), 'q', queue)
-  take(id, task[1] or '', (tonumber(task[2]) or 0) + 1)
+  local task = read(id, 'b', 'd')
+  if task then
+    redis.call('HSET', task_key(id), 'q', queue)
+    take(id, task[1] or '', (tonumber(task[2]) or 0) + 1)
+  else
+    redis.call('ZREM', leased, id)
+    adopt(id, 1, true)
+  end
 end
 
 if count < limit then
   for _, element in ipairs(redis.call('RPOP', KEYS[1], limit - count) or {}) do
-    local task = redis.call('HMGET', task_key(element), 'b', 'q', 's')
-    if not task[2] then
-      adopt(element)
+    local task = read(element, 'b', 'q', 's')
+    if not task or not task[2] then
+      adopt(element, 0, not task)
     elseif task[2] == queue and task[3] == 'ready' then
       take(element, task[1] or '', 0)
     end -- else a second mention of a task that is elsewhere: nothing is lost with it

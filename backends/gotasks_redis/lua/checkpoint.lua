@@ -2,6 +2,7 @@
 -- KEYS[1] leased set   ARGV[1] prefix, then for each: id, receipt, seq, body
 -- Returns the receipts that no longer hold, or whose write came too late.
 
+also_when_full()
 local lost = {}
 for i = 2, #ARGV, 4 do
   local id, receipt, seq, body = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]

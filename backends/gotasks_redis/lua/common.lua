@@ -23,6 +23,13 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- A full server (maxmemory, noeviction) refuses a script's first write if it may take memory, and none after it. What
+-- is under way must go on there, or a backlog that fills the server could never be worked off: so the first write of
+-- these scripts is one that takes nothing.
+local function also_when_full()
+  redis.call('DEL', prefix .. 'nothing')
+end
+
 local function wake(queue)
   local key = wake_key(queue)
   if redis.call('LLEN', key) == 0 then
@@ -45,7 +52,7 @@ local function move_due(queue, now, most)
   local due = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, most)
   for _, id in ipairs(due) do
     redis.call('ZREM', key, id)
-    redis.call('HSET', task_key(id), 's', 'ready')
+    redis.pcall('HSET', task_key(id), 's', 'ready') -- a key of another type is dealt with when it is acquired
     redis.call('LPUSH', ready_key(queue), id)
   end
 end

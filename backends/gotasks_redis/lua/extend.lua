@@ -2,6 +2,7 @@
 -- KEYS[1] leased set   ARGV[1] prefix, [2] lease in ms, then for each: id, receipt
 -- Returns the receipts that no longer hold.
 
+also_when_full()
 local ends = now_ms() + tonumber(ARGV[2])
 local lost = {}
 for i = 3, #ARGV, 2 do

@@ -2,6 +2,7 @@
 -- KEYS[1] leased set   ARGV[1] prefix, [2] queue, then for each: id, receipt, seq, body, delay in ms, target queue
 -- Returns the receipts that no longer hold, or whose write came too late.
 
+also_when_full()
 local queue = ARGV[2]
 local lost = {}
 local now = now_ms()
