@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format type wheel clean
+.PHONY: help setup run test bench lint format type wheel clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ run: $(VENV)/.run  ## Run the demo on the embedded broker; needs nothing but Pyt
 
 test: $(VENV)/.dev  ## Run the tests and say which backends they ran against
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev  ## Measure a worker on the Redis at 127.0.0.1:6379, beside a bare client loop
+	@$(BIN)/python benchmarks/redis_worker.py $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, formatting and who imports whom
 	@$(BIN)/ruff check .

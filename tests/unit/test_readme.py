@@ -15,7 +15,12 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     assert blocks
     for block in blocks:
         done = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-c", block],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
 
         assert done.returncode == 0, done.stderr
