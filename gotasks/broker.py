@@ -88,7 +88,7 @@ class State(str, Enum):
     CANCELLED = "cancelled"
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a broker stores: an opaque body under an id, in a queue."""
 
     id: str  #: `[A-Za-z0-9_-]{1,64}`, case-sensitive, unique in the broker's namespace
@@ -99,7 +99,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     unique: str | None = None  #: UNIQUE
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Lease(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """The right to run one envelope. Equal and hashed by its receipt."""
 
     envelope: Envelope
@@ -116,7 +116,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return hash(self.receipt)
 
 
-class Write(msgspec.Struct, frozen=True, kw_only=True):
+class Write(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One write under a lease: a checkpoint, an ack or a release."""
 
     lease: Lease
@@ -126,7 +126,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     queue: str | None = None  #: release only: move there
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a broker knows of one task."""
 
     id: str
@@ -135,7 +135,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How many envelopes a queue holds. None: the server can't say. Exact at rest."""
 
     ready: int | None

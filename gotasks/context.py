@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from gotasks.run import Run
 
@@ -53,11 +51,11 @@ def current() -> Context:
     return Context(_current.get())
 
 
-@contextmanager
-def entered(run: Run) -> Iterator[None]:
+def enter(run: Run) -> Token[Run]:
     """Make `run` the one that `current` speaks of, on this thread and in the coroutines started from it."""
-    token = _current.set(run)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return _current.set(run)
+
+
+def leave(entered: Token[Run]) -> None:
+    """Undo `enter`."""
+    _current.reset(entered)

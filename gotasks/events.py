@@ -32,7 +32,7 @@ class TaskEvent(Event, frozen=True, gc=False):
 class TaskStarted(TaskEvent, frozen=True, gc=False):
     """A worker took a task up (after the checks that may bury it)."""
 
-    waited: float | None  #: seconds from ready to start by wall clocks; None where it isn't known
+    ready_at: str | None  #: RFC 3339, by the clock of who enqueued it; None for a task that was begun before
 
 
 class StepDone(TaskEvent, frozen=True, gc=False):

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntEnum
 from queue import SimpleQueue
 
 from gotasks.broker import Lease, Write
@@ -22,12 +22,12 @@ class Answer(Enum):
     REJECTED = "rejected"
 
 
-class Kind(Enum):
-    """The three writes under a lease."""
+class Kind(IntEnum):
+    """The three writes under a lease, the most urgent first: slots wait for checkpoints, nobody for acks."""
 
-    CHECKPOINT = "checkpoint"
-    RELEASE = "release"
-    ACK = "ack"
+    CHECKPOINT = 0
+    RELEASE = 1
+    ACK = 2
 
 
 class Run:
@@ -79,7 +79,7 @@ class Run:
         self.settling = False  #: the write that ends the lease is on its way
         self.holds_token = False  #: it is one of the last writes that may be unanswered at once
         self.cancel: Callable[[], None] | None = None  #: cancels the running async handler
-        self.answers: SimpleQueue[Answer] = SimpleQueue()
+        self.answers: SimpleQueue[Answer] | None = None  #: where a slot waits for the answer to a checkpoint
         self._lock = threading.Lock()
 
     @property

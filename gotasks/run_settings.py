@@ -24,7 +24,9 @@ class RunSettings:
     max_crashes: int
     keep_for: float  #: how long the record of a finished task stays
     max_body: int  #: of a bury
-    capabilities: Capability
+    delays: bool  #: DELAY
+    moves_at_once: bool  #: ATOMIC_MOVE
+    hands_off: bool  #: HANDOFF, and checkpoints are written
     jobs: Mapping[str, Job]
     max_lease: float | None = None
     ack_first: bool = False  #: AckWhen.ACQUIRED
@@ -32,16 +34,19 @@ class RunSettings:
     @classmethod
     def of(cls, app: App, options: QueueOptions) -> RunSettings:
         """Those of an app for one of its queues."""
+        ack_first = options.ack_when is AckWhen.ACQUIRED
         return cls(
             fatal_queue=app.fatal_queue,
             lease=options.lease,
             max_crashes=options.max_crashes,
             keep_for=app.keep_for,
             max_body=app.max_body,
-            capabilities=app.capabilities,
+            delays=Capability.DELAY in app.capabilities,
+            moves_at_once=Capability.ATOMIC_MOVE in app.capabilities,
+            hands_off=Capability.HANDOFF in app.capabilities and not ack_first,
             jobs=app.jobs,
             max_lease=app.dispatch.limits.max_lease,
-            ack_first=options.ack_when is AckWhen.ACQUIRED,
+            ack_first=ack_first,
         )
 
     @property

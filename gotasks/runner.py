@@ -14,7 +14,6 @@ from collections.abc import Callable
 import msgspec
 
 from gotasks import codec, context
-from gotasks.broker import Capability
 from gotasks.calling import NEVER_RETRIED, InvalidResult, call_step, handler_trace, sentence
 from gotasks.events import (
     Checkpointed,
@@ -73,8 +72,11 @@ class Runner:
 
     def run_chain(self, run: Run) -> None:
         """Take one delivery as far as it goes: to its end, to the fatal queue, or back to where it came from."""
-        with context.entered(run):
+        entered = context.enter(run)
+        try:
             self._run_chain(run)
+        finally:
+            context.leave(entered)
 
     def _run_chain(self, run: Run) -> None:
         job = self._admit(run)
@@ -99,7 +101,7 @@ class Runner:
         error = f"still running after {time.monotonic() - run.tried:.1f} s"
         tries = task.tries + 1
         if step.retry is not None and tries <= step.retry.max_times:
-            delay = step.retry.sleep(tries) if Capability.DELAY in self._settings.capabilities else 0.0
+            delay = step.retry.sleep(tries) if self._settings.delays else 0.0
             self._count_try(run, step, tries, delay, error)
             self._settler.give_back(run, "timeout", delay)
         else:
@@ -142,7 +144,7 @@ class Runner:
         if run.deferred:
             self._settler.give_back(run, "suspect")
             return None
-        self._emit(TaskStarted(run.id, run.queue, job.name, _waited(task, deaths)))
+        self._emit(TaskStarted(run.id, run.queue, job.name, _ready_at(task, deaths)))
         return job
 
     def _ack_first(self, run: Run) -> bool:
@@ -233,7 +235,7 @@ class Runner:
             return False
         delay = retry.sleep(tries)
         self._count_try(run, step, tries, delay, sentence(error))
-        if delay > LONGEST_SLEEP_IN_SLOT and Capability.DELAY in self._settings.capabilities:
+        if delay > LONGEST_SLEEP_IN_SLOT and self._settings.delays:
             self._settler.give_back(run, "retry", delay)
             return False
         self._stopping.wait(delay)
@@ -270,7 +272,7 @@ class Runner:
             self._settler.give_back(run, "stop")  # one write carries the new state and gives it back
             return False
         commit = Commit(Kind.CHECKPOINT, run, run.write(body))
-        hands_off = Capability.HANDOFF in self._settings.capabilities and not self._settings.ack_first
+        hands_off = self._settings.hands_off
         if hands_off and not run.settle():
             return False
         answer = self._commits.checkpoint(commit)
@@ -295,11 +297,11 @@ class Runner:
             self._emit(TaskCrashed(run.id, run.queue, run.job, run.lease.deaths))
 
 
-def _waited(task: Task, deaths: int) -> float | None:
-    """Seconds since a new task became ready; None for one that was begun before."""
+def _ready_at(task: Task, deaths: int) -> str | None:
+    """When a new task became ready; None for one that was begun before."""
     if deaths or task.tries or task.current_handler_index:
         return None
-    return codec.age(task.not_before or task.updated_at)
+    return task.not_before or task.updated_at
 
 
 def _chain(steps: tuple[str, ...]) -> str:

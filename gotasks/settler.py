@@ -10,7 +10,6 @@ from typing import Protocol
 import msgspec
 
 from gotasks import codec
-from gotasks.broker import Capability
 from gotasks.events import Event, Events, LeaseLost, TaskBuried, TaskReleased, TaskSucceeded
 from gotasks.job import Step
 from gotasks.run import Answer, Commit, Kind, Run
@@ -117,7 +116,7 @@ class Settler:
         fact = TaskBuried(
             run.id, run.queue, run.job, failure.step, failure.outcome.value, failure.error, seconds
         )
-        if Capability.ATOMIC_MOVE in self._settings.capabilities or self._settings.ack_first:
+        if self._settings.moves_at_once or self._settings.ack_first:
             self._release(run, body, fact, queue=self._settings.fatal_queue)
             return
         # The move takes two writes. The first marks the task where it is; whoever acquires it then does the

@@ -39,7 +39,7 @@ class Outcome(str, Enum):
     REJECTED = "rejected"  #: a result that can't be stored: too large
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A task's `result_log`: why and where it stopped."""
 
     outcome: Outcome
@@ -50,7 +50,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     in_doubt: bool = False  #: resuming at `step` may start it a second time
 
 
-class Task(msgspec.Struct, omit_defaults=True):
+class Task(msgspec.Struct, omit_defaults=True, gc=False):
     """The record. Field names on the wire are the Go library's, then ours.
 
     Two args maps are kept as JSON text: `original_args_map` is never decoded by a worker, and every try of a

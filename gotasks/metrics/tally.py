@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
+from gotasks import codec
 from gotasks.events import (
     BrokerDown,
     Checkpointed,
@@ -161,8 +162,9 @@ class Tally:
         return Totals(sums={sums.family.name: sums.copy() for sums in every}, sizes=self._sizes.copy())
 
     def _started(self, event: TaskStarted) -> None:
-        if event.waited is not None:
-            self._waits.observe((event.queue,), event.waited)
+        waited = codec.age(event.ready_at) if event.ready_at is not None else None
+        if waited is not None:
+            self._waits.observe((event.queue,), waited)
 
     def _step(self, event: StepDone) -> None:
         outcome = "success" if event.ok else "failed"

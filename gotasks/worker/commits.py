@@ -30,9 +30,10 @@ class GroupedCommits:
             self._tokens.put(None)
 
     def checkpoint(self, commit: Commit) -> Answer:
+        answers = commit.run.answers = commit.run.answers or SimpleQueue()
         commit.awaited = True
         self._committer.put(commit)
-        return commit.run.answers.get()
+        return answers.get()
 
     def settle(self, commit: Commit) -> None:
         run = commit.run
@@ -69,7 +70,7 @@ class DirectCommits:
             return calls[commit.kind]()
 
         try:
-            lost = self._dispatch.repeat(commit.kind.value, call)
+            lost = self._dispatch.repeat(commit.kind.name.lower(), call)
         except Rejected:
             return Answer.REJECTED
         return Answer.LOST if lost else Answer.HELD

@@ -20,9 +20,6 @@ from gotasks.worker.service import Service
 #: The bodies of one call make up at most this many bytes, unless a single one is larger.
 LARGEST_CALL = 4 * 1024 * 1024
 
-#: Slots wait for checkpoints, nobody waits for acks.
-_ORDER = (Kind.CHECKPOINT, Kind.RELEASE, Kind.ACK)
-
 
 class Committer(Service):
     """One thread. `put` hands it a commit; `answered` is called on its thread with each commit's answer."""
@@ -83,7 +80,7 @@ class Committer(Service):
                 yield [commit]
             else:
                 same.setdefault((commit.kind, commit.run.queue), []).append(commit)
-        for key in sorted(same, key=lambda key: _ORDER.index(key[0])):
+        for key in sorted(same):
             call: list[Commit] = []
             size = 0
             for commit in same[key]:
@@ -149,6 +146,6 @@ class Committer(Service):
             self._tell(commits, error, max(commit.attempts for commit in commits))
 
     def _tell(self, commits: Sequence[Commit], error: Exception, attempt: int) -> None:
-        what = f"{commits[0].kind.value} {commits[0].run.queue}"
+        what = f"{commits[0].kind.name.lower()} {commits[0].run.queue}"
         self._told.add(what)
         self._events.emit(BrokerDown(what, str(error) or type(error).__name__, attempt))

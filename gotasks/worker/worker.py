@@ -184,7 +184,7 @@ class Worker:
 
     def _answered(self, commit: Commit, answer: Answer) -> None:
         """On the committer's thread: a write was answered."""
-        if commit.awaited:
+        if commit.awaited and commit.run.answers is not None:
             commit.run.answers.put(answer)
             return
         self._settled(commit, answer)

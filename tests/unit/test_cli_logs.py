@@ -67,7 +67,7 @@ TASK = ("id-1", "orders", "checkout")
         (events.LoopStalled(31.0, "in nap()"), "WARNING", ["31.0 s", "nap()"]),
         (events.TaskReleased(*TASK, "retry", 2.0), None, []),  # the retry itself was said
         (events.TaskSucceeded(*TASK, 0.1), None, []),
-        (events.TaskStarted(*TASK, 0.1), None, []),
+        (events.TaskStarted(*TASK, None), None, []),
         (events.QueueMeasured("orders", 1, 2, 3), None, []),
     ],
 )
@@ -89,7 +89,7 @@ def test_each_record_says_which_task(listener: LogListener, kept: Kept) -> None:
 
 def test_every_fact_is_there_at_debug(listener: LogListener, kept: Kept) -> None:
     logging.getLogger("test-of-gotasks-logs").setLevel(logging.DEBUG)
-    listener(events.TaskStarted(*TASK, 0.1))
+    listener(events.TaskStarted(*TASK, None))
     listener(events.StepDone(*TASK, "charge", 0.1, ok=False))
     listener(events.Checkpointed(*TASK, "receipt"))
     listener(events.TaskSucceeded(*TASK, 0.1))

@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from gotasks import App, ArgsMap, metrics, reentrant, step
+from gotasks import App, ArgsMap, codec, metrics, reentrant, step
 from gotasks.broker import Envelope, Lease
 from gotasks.errors import BrokerUnavailable, ConfigurationError
 from gotasks.events import BrokerDown, StepDone, StepRetried, TaskStarted
@@ -327,7 +327,7 @@ def test_no_event_is_lost_between_threads(shop: Shop) -> None:
         start.wait()
         for number in range(each):
             shop.app.events.emit(event)
-            shop.app.events.emit(TaskStarted("1", f"orders-{number % 1000}", "checkout", 0.5))
+            shop.app.events.emit(TaskStarted("1", f"orders-{number % 1000}", "checkout", codec.now()))
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
