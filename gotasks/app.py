@@ -247,7 +247,7 @@ class App:
                 self._override, self._dispatch = before
 
     def close(self) -> None:
-        """Close the broker's connections. Idempotent; the next use opens it again."""
+        """Close the broker's connections. Idempotent; the next use opens a URL again. A Broker object stays closed."""
         with self._lock:
             dispatch, self._dispatch = self._dispatch, None
         if dispatch is not None:

@@ -14,7 +14,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from gotasks.broker import Broker, Capability, Envelope, QueueStats, Record, State
-from gotasks.errors import BrokerUnavailable, GotasksError, PayloadTooLarge, Rejected, Unsupported
+from gotasks.errors import (
+    BrokerClosed,
+    BrokerUnavailable,
+    GotasksError,
+    PayloadTooLarge,
+    Rejected,
+    Unsupported,
+)
 from gotasks.events import BrokerDown, BrokerUp, Events
 
 T = TypeVar("T")
@@ -83,7 +90,13 @@ class Dispatch:
         def attempt() -> Mapping[str, str]:
             nonlocal tried
             repeated, tried = tried, True
-            there = self.broker.enqueue(batch)
+            try:
+                there = self.broker.enqueue(batch)
+            except (Rejected, BrokerClosed) as error:
+                if not repeated:
+                    raise
+                # Certain of this attempt only: an earlier one may have stored them.
+                raise BrokerUnavailable(str(error)) from error
             # On a repeat an id that is there under itself is our own first attempt, which did arrive.
             return {key: value for key, value in there.items() if key != value} if repeated else there
 

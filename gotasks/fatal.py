@@ -140,11 +140,15 @@ class FatalQueue:
             self._refuse_doubt(found, force=force)
             return base64.b64decode(task.raw), task.queue_name
         steps, index = self._place(found, task, from_step)
-        if index < task.current_handler_index and not force:
+        # By name: the chain may have changed, and places in the old one aren't places in the new one.
+        before, ahead = task.steps or steps or (), (steps or ())[index:]
+        again = [name for name in before[: task.current_handler_index] if name in ahead]
+        if again and not force:
             raise InDoubt(
-                f"step {from_step!r} of task {found.id} was completed: --force runs it a second time"
+                f"step {again[0]!r} of task {found.id} was completed: --force runs it a second time"
             )
-        if index == task.current_handler_index:
+        failed = before[task.current_handler_index : task.current_handler_index + 1]
+        if not failed or failed[0] in ahead:
             self._refuse_doubt(found, force=force)
         args = codec.decode_args(task.args_map)
         args.update(changes)

@@ -109,7 +109,8 @@ class TaskHandle:
         record = self._app.dispatch.get([self.id]).get(self.id)
         if record is None:
             raise TaskNotFound(
-                f"the broker has no record of task {self.id}: unknown, or its task_ttl is over"
+                f"the broker has no record of task {self.id}: unknown, its task_ttl is over, or its queue acks before "
+                "the first step (AckWhen.ACQUIRED), which keeps none"
             )
         return record
 

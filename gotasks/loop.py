@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 
@@ -46,7 +47,8 @@ class LoopThread:
                 task = asyncio.ensure_future(work())
 
                 def cancel() -> None:
-                    loop.call_soon_threadsafe(task.cancel)
+                    with suppress(RuntimeError):  # the loop is closed, and what ran on it has ended
+                        loop.call_soon_threadsafe(task.cancel)
 
                 if started is not None:
                     started(cancel)
@@ -74,7 +76,8 @@ class LoopThread:
         seconds = time.monotonic() - self._ticked
         frame = sys._current_frames().get(thread.ident)  # noqa: SLF001 - the documented way to another thread's stack
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-        loop.call_soon_threadsafe(self._tick)
+        with suppress(RuntimeError):  # closed meanwhile
+            loop.call_soon_threadsafe(self._tick)
         return seconds, stack
 
     def close(self) -> None:
@@ -99,7 +102,12 @@ class LoopThread:
     def _main(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            while self._loop is loop:
+                try:
+                    loop.run_forever()
+                    break
+                except (KeyboardInterrupt, SystemExit):
+                    continue  # a handler's: asyncio keeps it for whoever awaits, but lets it out of here as well
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()

@@ -118,6 +118,7 @@ class Runner:
             self._emit_crash(run)
             self._settler.bury_unreadable(run, str(error))
             return None
+        deaths += task.crashes
         self._emit_crash(run)
         if task.moving is not None:
             self._settler.finish_move(run, task, task.moving)
@@ -142,8 +143,11 @@ class Runner:
                 )
                 return None
         if run.deferred:
+            run.task, run.body = msgspec.structs.replace(task, crashes=deaths), None
             self._settler.give_back(run, "suspect")
             return None
+        if task.crashes:
+            run.task, run.body = msgspec.structs.replace(task, crashes=0), None
         self._emit(TaskStarted(run.id, run.queue, job.name, _ready_at(task, deaths)))
         return job
 

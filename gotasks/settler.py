@@ -99,7 +99,7 @@ class Settler:
             traceback=codec.clean(trace),
             in_doubt=in_doubt,
         )
-        kept = msgspec.structs.replace(task, tries=0, not_before=None)
+        kept = msgspec.structs.replace(task, tries=0, crashes=0, not_before=None)
         body = codec.with_failure(kept, failure, self._settings.max_body)
         self._bury_body(run, body, failure)
 

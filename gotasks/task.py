@@ -69,6 +69,7 @@ class Task(msgspec.Struct, omit_defaults=True, gc=False):
     v: int = 0  #: version of the record; 0 = as the Go library writes it
     steps: tuple[str, ...] | None = None  #: the chain's step names; None until a first checkpoint fills it
     tries: int = 0  #: failed tries of the next step
+    crashes: int = 0  #: deaths in the next step, counted before a suspect was given back
     moving: str | None = None  #: on its way into that queue, where a move takes two writes
     not_before: str | None = None  #: RFC 3339; when a delayed task becomes ready
     raw: str | None = None  #: base64 of a body that could not be read

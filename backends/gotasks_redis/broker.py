@@ -301,7 +301,7 @@ class RedisBroker(Broker):
 
 def _ms(seconds: float) -> int:
     """Milliseconds; what is above zero stays so."""
-    return max(int(seconds * 1000), 1) if seconds > 0 else 0
+    return max(int(min(seconds * 1000, 1e15)), 1) if seconds > 0 else 0  # more isn't an integer to Redis
 
 
 def _text(value: bytes) -> str:

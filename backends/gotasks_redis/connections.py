@@ -91,12 +91,14 @@ class Connections:
                 with self._lock:
                     del self._blocked[waiter.client_id]
             self._waiters.append(waiter)
+            if self._closed:
+                self._close_idle()
             return token is not None
 
     def interrupt(self, key: str) -> None:
         """End the waits of this object for `key`. Never raises; one that begins just now may be missed."""
         with self._lock:
-            blocked = [client_id for client_id, waits_for in self._blocked.items() if waits_for == key]
+            blocked = [each for each, waits_for in self._blocked.items() if waits_for == key and each > 0]
         for client_id in blocked:
             with suppress(BrokerError, redis.exceptions.RedisError):
                 self._call("CLIENT", "UNBLOCK", client_id)
@@ -131,7 +133,11 @@ class Connections:
 
     def _new_waiter(self) -> Waiter:
         connection = cast("Wire", self._factory.make_connection())
-        return Waiter(connection, _ask(connection, "CLIENT", "ID"))
+        try:
+            client_id = _ask(connection, "CLIENT", "ID")
+        except redis.exceptions.ResponseError:  # not allowed: its waits can't be ended early, that is all
+            client_id = -id(connection)
+        return Waiter(connection, client_id)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from gotasks.broker import Envelope
 from gotasks.dispatch import Backoff, Dispatch
-from gotasks.errors import BrokerUnavailable, Rejected
+from gotasks.errors import BrokerClosed, Rejected
 from gotasks.events import BrokerDown, Events
 from gotasks.run import Answer, Commit, Kind, Run
 from gotasks.settler import Commits
@@ -96,6 +97,14 @@ class UnfencedCommits:
         if not commit.run.unfenced:  # it can't run here, which was seen before its ack: it is held still
             self._fenced.settle(commit)
             return
+        if commit.run.timed_out:  # on the heart's thread, which never may wait
+            threading.Thread(
+                target=self._settle, args=(commit,), name="gotasks-unfenced", daemon=True
+            ).start()
+        else:
+            self._settle(commit)
+
+    def _settle(self, commit: Commit) -> None:
         if commit.kind is Kind.RELEASE:
             self._enqueue(commit)
         self._settled(commit, Answer.HELD)
@@ -114,7 +123,9 @@ class UnfencedCommits:
             try:
                 self._dispatch.broker.enqueue([again])
                 return
-            except BrokerUnavailable as error:
+            except BrokerClosed:
+                raise
+            except Exception as error:  # a full server, too: the task is nowhere but here
                 failures += 1
                 self._events.emit(BrokerDown(f"enqueue {again.queue}", str(error), failures))
                 time.sleep(backoff.delay())

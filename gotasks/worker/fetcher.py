@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from gotasks import codec
 from gotasks.broker import Lease
 from gotasks.dispatch import Backoff, Dispatch
 from gotasks.errors import BrokerClosed
@@ -95,7 +96,11 @@ class Fetcher(Service):
         Whatever runs beside it dies with it, and is counted with it. So only one such task is run at a time, others
         are given back, and nothing more is taken up meanwhile.
         """
-        suspects = [run for run in runs if run.lease.deaths >= self._suspect_at]
+        suspects = [
+            run
+            for run in runs
+            if run.lease.deaths + codec.crashes(run.lease.envelope.body) >= self._suspect_at
+        ]
         if not suspects:
             return None
         for run in suspects[1:]:

@@ -41,6 +41,9 @@ logger = logging.getLogger("gotasks")
 #: However little of the grace time is left, what handlers have finished is written for this long. Seconds.
 _LEAST_FLUSH = 5.0
 
+#: What `Thread.join` can't take is cut to this: about 30 years. Seconds.
+_LONGEST_GRACE = 1e9
+
 
 class Worker:
     """Serves some queues of an app in this process. `with worker: …`, or `start` and `stop`; once only."""
@@ -59,9 +62,10 @@ class Worker:
             _check(name, options, dispatch.limits.max_lease)
         self._app = app
         self._dispatch = dispatch
-        self._grace = grace
+        self._grace = min(grace, _LONGEST_GRACE)
         self._stopping = threading.Event()
         self._stopped = False
+        self._drained = True
         self._loop = LoopThread()
         self._committer = Committer(dispatch, app.events, answered=self._answered)
         self._heart = Heart(dispatch, app.events, self._loop)
@@ -96,7 +100,7 @@ class Worker:
         worker's: it counts as a crash (guarantees G4 and G5).
         """
         if self._stopped:
-            return True
+            return self._drained
         self._stopped = True
         end = time.monotonic() + self._grace
         # 1. No step is started from here on: a chain is given back when its running handler has returned.
@@ -111,7 +115,7 @@ class Worker:
             slots.stop()
         for slots in self._slots.values():
             slots.join(end - time.monotonic())
-        drained = all(slots.join(0) for slots in self._slots.values())
+        drained = self._drained = all(slots.join(0) for slots in self._slots.values())
         if not drained:
             logger.error("handlers still run after %g s of grace; their tasks count as crashed", self._grace)
             self._heart.abandon()
@@ -169,7 +173,15 @@ class Worker:
             stopping=self._stopping,
         )
         self._heart.serve(name, Pulse(options.lease, runner))
-        slots = self._slots[name] = Slots(name, options.max_limit, runner.run_chain)
+
+        def work(run: Run) -> None:
+            try:
+                runner.run_chain(run)
+            except BaseException:
+                self._forget(run)  # else the heart would keep the lease for ever
+                raise
+
+        slots = self._slots[name] = Slots(name, options.max_limit, work)
         self._fetchers.append(
             Fetcher(
                 name,

@@ -69,3 +69,20 @@ def test_what_runs_beside_a_poison_is_not_taken_for_one(
     figures(f"12 slow tasks beside a poison: {len(history.find('start')) - DEATHS} starts")
     assert (found[poison].status, found[poison].outcome) == ("fatal", "crashed")
     assert {found[task].status for task in slow} == {"done"}
+
+
+@pytest.mark.timeout(120)
+def test_several_poisons_are_each_counted(
+    app: App, fleet: Fleet, history: Reader, figures: Callable[[str], None]
+) -> None:
+    """One is run alone, the others are given back, and none of them begins to count anew."""
+    queue = app.queue(QUEUE)
+    poisons = [each.id for each in queue.enqueue_many("poison-reentrant", [{"trail": []}] * 4)]
+    fleet.start(QUEUE, lease=LEASE, processes=2)
+    until(lambda: at_rest(app, QUEUE), "the queue is empty", timeout=90)
+    found = ends(app, poisons)
+    history.update()
+    starts = [len(history.find("start", task=each)) for each in poisons]
+    figures(f"four poisons: {starts} starts")
+    assert {(each.status, each.outcome) for each in found.values()} == {("fatal", "crashed")}
+    assert max(starts) <= DEATHS

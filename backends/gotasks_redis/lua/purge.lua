@@ -11,10 +11,16 @@ if #ids < most then
     ids[#ids + 1] = id
   end
 end
+local removed = 0
 for _, id in ipairs(ids) do
-  redis.call('DEL', task_key(id))
+  local task = redis.pcall('HMGET', task_key(id), 'q', 's')
+  -- not a second mention of a task that is held, done or elsewhere
+  if task.err or not task[1] or (task[1] == queue and (task[2] == 'ready' or task[2] == 'scheduled')) then
+    redis.call('DEL', task_key(id))
+    removed = removed + 1
+  end
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('DEL', wake_key(queue))
 end
-return #ids
+return removed
