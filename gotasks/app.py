@@ -118,9 +118,8 @@ class App:
                 if not self._include:
                     return
                 module = self._include[0]
-            importlib.import_module(
-                module
-            )  # not under the lock: the module registers jobs, maybe from a thread
+            # Not under the lock: the module registers jobs, maybe from a thread.
+            importlib.import_module(module)
             with self._lock:
                 if module in self._include:
                     self._include.remove(module)

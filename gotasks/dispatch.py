@@ -156,7 +156,7 @@ class Dispatch:
             try:
                 result = call()
             except BrokerUnavailable as error:
-                self._events.emit(BrokerDown(what, str(error) or type(error).__name__, attempt))
+                self._events.emit(BrokerDown.by(error, what, attempt))
                 delay = backoff.delay()
                 if time.monotonic() + delay > end:
                     raise

@@ -99,6 +99,11 @@ class BrokerDown(Event, frozen=True, gc=False):
     error: str
     attempt: int
 
+    @classmethod
+    def by(cls, error: Exception, what: str, attempt: int) -> BrokerDown:
+        """The fact that `error` was raised; an error without a message is called by its type."""
+        return cls(what, str(error) or type(error).__name__, attempt)
+
 
 class BrokerUp(Event, frozen=True, gc=False):
     """The call that had failed was answered."""

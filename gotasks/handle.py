@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gotasks import codec
@@ -74,36 +76,36 @@ class TaskHandle:
 
         Raises TaskFailed when it lies in the fatal queue, TaskCancelled, or WaitTimeout (a TimeoutError).
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        pause = _POLL[0]
-        while True:
-            record = self._record()
-            status = self._status(record)
-            if status is Status.DONE:
-                return codec.decode_args(self._decoded(record).args_map)
-            if status is Status.CANCELLED:
-                raise TaskCancelled(f"task {self.id} was cancelled")
-            if status is Status.FATAL:
-                raise self._failure(record)
-            left = pause if end is None else end - time.monotonic()
-            if left <= 0:
-                raise WaitTimeout(f"task {self.id} is still {status.value} after {timeout:g} s")
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, _POLL[1])
+        pauses = _pauses(timeout)
+        while isinstance(found := self._look(), Status):
+            time.sleep(self._next(pauses, found, timeout))
+        return found
 
     async def await_result(self, timeout: float | None = None) -> ArgsMap:
         """`wait`, for async code. Cancelling it stops the waiting, not the task."""
-        end = None if timeout is None else time.monotonic() + timeout
-        pause = _POLL[0]
-        while True:
-            try:
-                return await asyncio.to_thread(self.wait, 0)
-            except WaitTimeout as error:
-                left = pause if end is None else end - time.monotonic()
-                if left <= 0:
-                    raise WaitTimeout(str(error).replace(" after 0 s", f" after {timeout:g} s")) from None
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, _POLL[1])
+        pauses = _pauses(timeout)
+        while isinstance(found := await asyncio.to_thread(self._look), Status):  # noqa: ASYNC110 - it is polled
+            await asyncio.sleep(self._next(pauses, found, timeout))
+        return found
+
+    def _look(self) -> ArgsMap | Status:
+        """The final args map of a task that is done, or the status of one that hasn't ended. Raises as `wait`."""
+        record = self._record()
+        status = self._status(record)
+        if status is Status.DONE:
+            return codec.decode_args(self._decoded(record).args_map)
+        if status is Status.CANCELLED:
+            raise TaskCancelled(f"task {self.id} was cancelled")
+        if status is Status.FATAL:
+            raise self._failure(record)
+        return status
+
+    def _next(self, pauses: Iterator[float], status: Status, timeout: float | None) -> float:
+        """The pause before the next look. Raises WaitTimeout when the time is up."""
+        pause = next(pauses, None)
+        if pause is None:
+            raise WaitTimeout(f"task {self.id} is still {status.value} after {timeout:g} s")
+        return pause
 
     def _record(self) -> Record:
         record = self._app.dispatch.get([self.id]).get(self.id)
@@ -141,3 +143,12 @@ class TaskHandle:
         if isinstance(log, Failure):
             return TaskFailed(self.id, log.step or None, log.error, log.traceback)
         return TaskFailed(self.id, None, log or "in the fatal queue")
+
+
+def _pauses(timeout: float | None) -> Iterator[float]:
+    """Longer and longer pauses, in seconds, until `timeout` seconds are over."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    pause = _POLL[0]
+    while (left := end - time.monotonic()) > 0:
+        yield min(pause, left)
+        pause = min(pause * 1.5, _POLL[1])

@@ -174,7 +174,7 @@ class _Outage:
         """A call failed; whether that is to be said."""
         now = time.monotonic()
         with self._lock:
-            if what != "extend":  # the heart doesn't say when it is answered again
+            if what != "extend":  # may never be answered again: there may be no lease left to extend
                 self._down.add(what)
             if now - self._last < BETWEEN_MENTIONS:
                 return False

@@ -64,21 +64,27 @@ class LoopThread:
         loop.call_soon_threadsafe(lambda: loop.create_task(supervised()))
         return outcome.result()
 
-    def stalled(self) -> tuple[float, str] | None:
-        """Seconds since the loop last came round, and its thread's stack; None if it isn't running.
+    def stalled(self) -> float:
+        """Seconds since the loop last came round; 0 if it isn't running.
 
         Asks the loop to come round, so the answer tells about the time since the previous question.
         """
         with self._lock:
-            loop, thread = self._loop, self._thread
-        if loop is None or thread is None or thread.ident is None:
-            return None
+            loop = self._loop
+        if loop is None:
+            return 0.0
         seconds = time.monotonic() - self._ticked
-        frame = sys._current_frames().get(thread.ident)  # noqa: SLF001 - the documented way to another thread's stack
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         with suppress(RuntimeError):  # closed meanwhile
             loop.call_soon_threadsafe(self._tick)
-        return seconds, stack
+        return seconds
+
+    def stack(self) -> str:
+        """What the loop's thread does just now, as a traceback; empty if it isn't running."""
+        with self._lock:
+            thread = self._thread
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way to another thread's stack
+        frame = frames.get(thread.ident or 0) if thread is not None else None
+        return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
     def close(self) -> None:
         """Cancel what still runs and end the thread. Idempotent."""

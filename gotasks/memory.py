@@ -102,9 +102,8 @@ class MemoryBroker(Broker):
         self._changed = threading.Condition()
         self._tasks: dict[str, _Task] = {}
         self._unique: dict[str, str] = {}  # key → id
-        self._ready: dict[str, list[tuple[int, int, str]]] = defaultdict(
-            list
-        )  # heaps; may hold stale entries
+        # Heaps; they may hold stale entries.
+        self._ready: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
         self._scheduled: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
         self._leased: dict[str, dict[str, _Task]] = defaultdict(dict)
         self._interrupts: dict[str, int] = defaultdict(int)

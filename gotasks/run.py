@@ -35,13 +35,11 @@ class Run:
 
     __slots__ = (
         "_lock",
-        "answers",
         "body",
         "cancel",
         "deadline",
         "deferred",
         "ended",
-        "held_since",
         "holds_token",
         "id",
         "lease",
@@ -63,10 +61,9 @@ class Run:
         self.id = lease.envelope.id
         self.queue = lease.envelope.queue
         self.task: Task | None = None  #: the durable state, and the tries since; None until the body was read
-        self.body: bytes | None = (
-            lease.envelope.body
-        )  #: `task` as stored; None where only memory has the latest
-        self.started = self.held_since = self.tried = time.monotonic()
+        #: `task` as stored; None where only memory has the latest
+        self.body: bytes | None = lease.envelope.body
+        self.started = self.tried = time.monotonic()  #: when it was taken, and when the last try began
         self.deadline = lease.deadline  #: monotonic; moved on by the heart
         self.limit_at = math.inf  #: monotonic; when the running try has had its time
         self.seq = 0
@@ -79,7 +76,6 @@ class Run:
         self.settling = False  #: the write that ends the lease is on its way
         self.holds_token = False  #: it is one of the last writes that may be unanswered at once
         self.cancel: Callable[[], None] | None = None  #: cancels the running async handler
-        self.answers: SimpleQueue[Answer] | None = None  #: where a slot waits for the answer to a checkpoint
         self._lock = threading.Lock()
 
     @property
@@ -156,7 +152,7 @@ class Run:
 class Commit:
     """A write on its way to the broker, and what is to happen when it was answered."""
 
-    __slots__ = ("alone", "attempts", "awaited", "due", "fact", "keep_for", "kind", "run", "write")
+    __slots__ = ("alone", "answers", "attempts", "due", "fact", "keep_for", "kind", "run", "write")
 
     def __init__(
         self, kind: Kind, run: Run, write: Write, *, fact: Event | None = None, keep_for: float = 0.0
@@ -169,4 +165,4 @@ class Commit:
         self.attempts = 0
         self.alone = False  #: to be sent in a call of its own
         self.due = 0.0  #: monotonic; not to be sent before
-        self.awaited = False  #: a slot waits for the answer in `run.answers`
+        self.answers: SimpleQueue[Answer] | None = None  #: where a slot waits for the answer, if one does

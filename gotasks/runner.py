@@ -75,6 +75,9 @@ class Runner:
         entered = context.enter(run)
         try:
             self._run_chain(run)
+        except BaseException:
+            self._forget(run)  # a bug of gotasks, or Ctrl-C: else the lease would be kept for ever
+            raise
         finally:
             context.leave(entered)
 
@@ -194,7 +197,6 @@ class Runner:
     def _try(self, run: Run, step: Step) -> msgspec.Raw | None:
         """Call the handler until it returns, as often as its `Retry` allows. None: the task was settled."""
         while True:
-            began = time.monotonic()
             run.begin_try(self._limit_at(run, step))
             args: msgspec.Raw | None = None
             failure: BaseException | None = None
@@ -203,7 +205,7 @@ class Runner:
             except BaseException as error:
                 failure = error
             counts = run.end_try()
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - run.tried
             self._emit(StepDone(run.id, run.queue, run.job, step.name, seconds, failure is None))
             if not counts:
                 return None
@@ -215,7 +217,7 @@ class Runner:
     def _limit_at(self, run: Run, step: Step) -> float:
         """When the heart shall give a try up. Not for an async handler's timeout: its loop cancels that itself."""
         longest = self._settings.max_lease
-        limit = math.inf if longest is None else run.held_since + longest * _PART_OF_LONGEST
+        limit = math.inf if longest is None else run.started + longest * _PART_OF_LONGEST
         return limit if step.timeout is None or step.is_async else min(limit, time.monotonic() + step.timeout)
 
     def _retry(self, run: Run, step: Step, error: BaseException) -> bool:

@@ -112,10 +112,7 @@ class Settler:
         self._bury_body(run, body, failure)
 
     def _bury_body(self, run: Run, body: bytes, failure: Failure) -> None:
-        seconds = time.monotonic() - run.started
-        fact = TaskBuried(
-            run.id, run.queue, run.job, failure.step, failure.outcome.value, failure.error, seconds
-        )
+        fact = _buried(run, failure)
         if self._settings.moves_at_once or self._settings.ack_first:
             self._release(run, body, fact, queue=self._settings.fatal_queue)
             return
@@ -146,7 +143,6 @@ class Settler:
         """
         run = commit.run
         run.refusals += 1
-        error = "the broker refused its body"
         if run.refusals > 2:
             logger.error(
                 "task %s: the broker refuses even the body that it gave; its lease is left to end", run.id
@@ -154,16 +150,23 @@ class Settler:
             self._forget(run)
             return
         failure = Failure(
-            outcome=Outcome.REJECTED, error=error, at=codec.now(), in_doubt=commit.kind is Kind.ACK
+            outcome=Outcome.REJECTED,
+            error="the broker refused its body",
+            at=codec.now(),
+            in_doubt=commit.kind is Kind.ACK,
         )
         body = run.lease.envelope.body
         if run.refusals == 1 and run.task is not None:
             body = codec.with_failure(run.task, failure, self._settings.max_body)
-        seconds = time.monotonic() - run.started
-        fact = TaskBuried(run.id, run.queue, run.job, "", failure.outcome.value, error, seconds)
+        fact = _buried(run, failure)
         write = run.write(body, queue=self._settings.fatal_queue)
         self._commits.settle(Commit(Kind.RELEASE, run, write, fact=fact))
 
     def emit_lost(self, commit: Commit) -> None:
         run = commit.run
         self._emit(LeaseLost(run.id, run.queue, run.job, commit.attempts <= 1))
+
+
+def _buried(run: Run, failure: Failure) -> TaskBuried:
+    seconds = time.monotonic() - run.started
+    return TaskBuried(run.id, run.queue, run.job, failure.step, failure.outcome.value, failure.error, seconds)

@@ -110,20 +110,20 @@ class RedisBroker(Broker):
             return self._acquire(scripts.ACQUIRE_IDS, queue, limit, lease_for, list(ids))[1]
         end = time.monotonic() + wait
         interrupts = self._interrupts.get(queue, 0)
+
+        def interrupted() -> bool:
+            return interrupts != self._interrupts.get(queue, 0)
+
         while True:
             until_next, leases = self._acquire(scripts.ACQUIRE, queue, limit, lease_for, [])
             left = end - time.monotonic()
-            if leases or left <= 0 or interrupts != self._interrupts.get(queue, 0):
+            if leases or left <= 0 or interrupted():
                 return leases
             # Wait for the token, never for the task: what a broken connection takes with it is only the token.
             pause = min(left, _LONGEST_WAIT)
             if until_next is not None:
                 pause = min(pause, until_next)
-            woken = self._connections.wait(
-                self._keys.wake(queue),
-                max(pause, 0.001),
-                unless=lambda: interrupts != self._interrupts.get(queue, 0),
-            )
+            woken = self._connections.wait(self._keys.wake(queue), max(pause, 0.001), unless=interrupted)
             if not woken and time.monotonic() >= end:
                 return []
 

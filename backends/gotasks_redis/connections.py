@@ -36,6 +36,13 @@ class Wire(Protocol):
     def disconnect(self) -> None: ...
 
 
+class Idle(NamedTuple):
+    """A connection that waits to be used, and since when (monotonic)."""
+
+    connection: Wire
+    since: float
+
+
 class Waiter(NamedTuple):
     """A connection that is used for blocking waits only, and the server's name for it."""
 
@@ -56,7 +63,7 @@ class Connections:
         self._factory = redis.Redis(**options).connection_pool
         self._shown = str(url)
         self._closed = False
-        self._idle: deque[tuple[Wire, float]] = deque()
+        self._idle: deque[Idle] = deque()
         self._waiters: deque[Waiter] = deque()
         self._blocked: dict[int, str] = {}  #: client id → the list that it waits for
         self._lock = threading.Lock()
@@ -173,16 +180,16 @@ class Connections:
             connection.disconnect()
 
     def _give_back(self, connection: Wire) -> None:
-        self._idle.append((connection, time.monotonic()))
+        self._idle.append(Idle(connection, time.monotonic()))
         if self._closed:
             self._close_idle()
 
     def _close_idle(self) -> None:
-        for connections in (self._idle, self._waiters):
-            while connections:
+        pools: tuple[deque[Idle] | deque[Waiter], ...] = (self._idle, self._waiters)
+        for pool in pools:
+            while pool:
                 with suppress(IndexError):  # another thread took the last one
-                    each = connections.pop()
-                    (each.connection if isinstance(each, Waiter) else each[0]).disconnect()
+                    pool.pop().connection.disconnect()
 
 
 def _ask(connection: Wire, *command: Any, within: float | None = None) -> Any:

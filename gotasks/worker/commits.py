@@ -31,8 +31,7 @@ class GroupedCommits:
             self._tokens.put(None)
 
     def checkpoint(self, commit: Commit) -> Answer:
-        answers = commit.run.answers = commit.run.answers or SimpleQueue()
-        commit.awaited = True
+        answers = commit.answers = SimpleQueue()
         self._committer.put(commit)
         return answers.get()
 
@@ -127,5 +126,5 @@ class UnfencedCommits:
                 raise
             except Exception as error:  # a full server, too: the task is nowhere but here
                 failures += 1
-                self._events.emit(BrokerDown(f"enqueue {again.queue}", str(error), failures))
+                self._events.emit(BrokerDown.by(error, f"enqueue {again.queue}", failures))
                 time.sleep(backoff.delay())

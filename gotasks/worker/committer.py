@@ -148,4 +148,4 @@ class Committer(Service):
     def _tell(self, commits: Sequence[Commit], error: Exception, attempt: int) -> None:
         what = f"{commits[0].kind.name.lower()} {commits[0].run.queue}"
         self._told.add(what)
-        self._events.emit(BrokerDown(what, str(error) or type(error).__name__, attempt))
+        self._events.emit(BrokerDown.by(error, what, attempt))

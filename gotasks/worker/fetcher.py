@@ -66,13 +66,10 @@ class Fetcher(Service):
                 leases = self._acquire(free)
             except BrokerClosed:
                 break
-            except (
-                Exception
-            ) as error:  # whatever it is, a worker that gives up loses more than one that asks again
+            except Exception as error:
+                # Whatever it is: a worker that gives up loses more than one that asks again.
                 failures += 1
-                self._events.emit(
-                    BrokerDown(f"acquire {self._queue}", str(error) or type(error).__name__, failures)
-                )
+                self._events.emit(BrokerDown.by(error, f"acquire {self._queue}", failures))
                 self._slots.put_back(free)
                 if time.monotonic() - began > _STOOD:  # the server was there: this isn't the outage of before
                     backoff = Backoff()

@@ -33,7 +33,7 @@ class Heart(Service):
         self._events = events
         self._loop = loop
         self._pulses: dict[str, Pulse] = {}
-        self._stalled = False
+        self.loop_stalled = False  #: the event loop made no progress for the length of the shortest lease
         self._failures = 0
 
     def serve(self, queue: str, pulse: Pulse) -> None:
@@ -87,7 +87,7 @@ class Heart(Service):
                 lost = self._dispatch.broker.extend(leases, lease_for=pulse.lease_for)
             except Exception as error:
                 self._failures += 1
-                self._events.emit(BrokerDown("extend", str(error) or type(error).__name__, self._failures))
+                self._events.emit(BrokerDown.by(error, "extend", self._failures))
                 return False
             if self._failures:
                 self._events.emit(BrokerUp("extend", self._failures))
@@ -113,8 +113,8 @@ class Heart(Service):
                 pulse.runner.time_out(run)
 
     def _watch_loop(self, lease: float) -> None:
-        state = self._loop.stalled()
-        stalled = state is not None and state[0] > lease
-        if stalled and not self._stalled and state is not None:
-            self._events.emit(LoopStalled(*state))
-        self._stalled = stalled
+        seconds = self._loop.stalled()
+        stalled = seconds > lease
+        if stalled and not self.loop_stalled:
+            self._events.emit(LoopStalled(seconds, self._loop.stack()))
+        self.loop_stalled = stalled

@@ -145,11 +145,7 @@ class Worker:
     @property
     def loop_stalled(self) -> bool:
         """Whether the event loop of the async handlers has made no progress for the length of a lease."""
-        try:
-            state = self._loop.stalled()
-        except RuntimeError:  # it is being closed
-            return False
-        return state is not None and state[0] > min(each.lease for each in self.queues.values())
+        return self._heart.loop_stalled
 
     def _services(self) -> list[Service]:
         return [self._committer, self._heart, self._gauge, *self._fetchers]
@@ -173,15 +169,7 @@ class Worker:
             stopping=self._stopping,
         )
         self._heart.serve(name, Pulse(options.lease, runner))
-
-        def work(run: Run) -> None:
-            try:
-                runner.run_chain(run)
-            except BaseException:
-                self._forget(run)  # else the heart would keep the lease for ever
-                raise
-
-        slots = self._slots[name] = Slots(name, options.max_limit, work)
+        slots = self._slots[name] = Slots(name, options.max_limit, runner.run_chain)
         self._fetchers.append(
             Fetcher(
                 name,
@@ -196,10 +184,10 @@ class Worker:
 
     def _answered(self, commit: Commit, answer: Answer) -> None:
         """On the committer's thread: a write was answered."""
-        if commit.awaited and commit.run.answers is not None:
-            commit.run.answers.put(answer)
-            return
-        self._settled(commit, answer)
+        if commit.answers is not None:
+            commit.answers.put(answer)
+        else:
+            self._settled(commit, answer)
 
     def _forget(self, run: Run) -> None:
         self._heart.forget(run)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from gotasks import context
+from gotasks import ArgsMap, Job, context
 from gotasks.events import (
     Event,
     LeaseLost,
@@ -156,6 +156,15 @@ class Expected:
     steps: tuple[str, ...]
     reentrant: tuple[bool, ...]  #: for each step
     args: Mapping[str, Any]  #: the final ones
+
+    @classmethod
+    def of(cls, job: Job, args: ArgsMap) -> Expected:
+        """For a task with these first args, whose handlers each leave their place in the trail."""
+        return cls(
+            steps=job.step_names,
+            reentrant=tuple(each.retry is not None for each in job.steps),
+            args={**args, "trail": list(range(len(job.steps)))},
+        )
 
 
 @dataclass(frozen=True)

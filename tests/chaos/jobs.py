@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 from pathlib import Path
 
 from gotasks import App, ArgsMap, reentrant
 from gotasks.broker import BrokerURL
-from gotasks.job import Job, step
+from gotasks.job import step
+from tests.chaos import lifeline
 from tests.chaos.freezing import FreezingBroker
-from tests.chaos.history import Expected, Writer
+from tests.chaos.history import Writer
 
 #: Environment of a worker process: the file of the history; the write before which it freezes; whether it ends
 #: when its stdin does.
-HISTORY, FREEZE, LIFELINE = "CHAOS_HISTORY", "CHAOS_FREEZE", "CHAOS_LIFELINE"
+HISTORY, FREEZE = "CHAOS_HISTORY", "CHAOS_FREEZE"
 
 #: In an args map: a file; handlers that can wait do so until it exists.
 GATE = "gate"
@@ -89,15 +89,6 @@ def passed(args: ArgsMap, place: int) -> ArgsMap:
     return {**args, "trail": [*args["trail"], place]}
 
 
-def expected(job: Job, args: ArgsMap) -> Expected:
-    """How a task with these first args must end."""
-    return Expected(
-        steps=job.step_names,
-        reentrant=tuple(each.retry is not None for each in job.steps),
-        args={**args, "trail": list(range(len(job.steps)))},
-    )
-
-
 def build() -> App:
     """The app, without a broker of its own."""
     app = App()
@@ -132,17 +123,10 @@ def _wait_for_gate(args: ArgsMap) -> None:
         time.sleep(0.01)
 
 
-def _end_with_the_test() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(70)
-
-
 app = build()
 app.events.listen(_history.listen)
 if _freeze is not None:
     _broker = FreezingBroker.from_url(BrokerURL(os.environ["GOTASKS_BROKER_URL"]))
     _broker.kind, _broker.history = _freeze, _history
     app.use_broker(_broker)
-if os.environ.pop(LIFELINE, None):  # not for its children, whose stdin is another
-    threading.Thread(target=_end_with_the_test, name="lifeline", daemon=True).start()
+lifeline.hold()

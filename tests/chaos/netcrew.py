@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotasks import App
-from tests.chaos import netjobs
+from tests.chaos import lifeline, netjobs
 from tests.chaos.ends import at_rest, ends
 from tests.chaos.history import Account, End, Expected, Reader
 from tests.chaos.processes import Process, until
@@ -44,7 +44,7 @@ class Crew:
             **inherited,
             "GOTASKS_BROKER_URL": url,
             netjobs.HISTORY: str(directory / "history"),
-            netjobs.LIFELINE: "1",
+            lifeline.VARIABLE: "1",
             "PYTHONPATH": path,
         }
         self._command = [sys.executable, "-m", "gotasks", "worker", f"{netjobs.__name__}:app"]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
 
 from gotasks import App, ArgsMap, reentrant
-from gotasks.job import Job, step
-from tests.chaos.history import Expected, Writer
+from gotasks.job import step
+from tests.chaos import lifeline
+from tests.chaos.history import Writer
 
 #: Environment of a worker process: the file of the history; whether it ends when its stdin does.
-HISTORY, LIFELINE = "CHAOS_HISTORY", "CHAOS_LIFELINE"
+HISTORY = "CHAOS_HISTORY"
 
 QUEUE = "net"
 
@@ -43,23 +42,6 @@ def first_args(ms: int) -> ArgsMap:
     return {"ms": ms, "trail": []}
 
 
-def expected(job: Job, args: ArgsMap) -> Expected:
-    """How a task with these first args must end."""
-    return Expected(
-        steps=job.step_names,
-        reentrant=tuple(each.retry is not None for each in job.steps),
-        args={**args, "trail": list(range(len(job.steps)))},
-    )
-
-
-def _end_with_the_test() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(70)
-
-
 app = build()
 app.events.listen(_history.listen)
-if os.environ.get(LIFELINE):
-    sys.stdin.close()
-    threading.Thread(target=_end_with_the_test, name="lifeline", daemon=True).start()
+lifeline.hold()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.chaos import jobs
+from tests.chaos import jobs, lifeline
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,7 +123,7 @@ class Fleet:
         """Start one more worker, or a supervisor of several. `freeze`: see `FreezingBroker`."""
         words = ["worker", APP, "-q", f"{queue}:{limit}", f"--lease={lease}", f"--grace={grace}"]
         words.append(f"--processes={processes}")
-        environment = {**self._environment, jobs.LIFELINE: "1"}
+        environment = {**self._environment, lifeline.VARIABLE: "1"}
         if freeze is not None:
             environment[jobs.FREEZE] = freeze
         log = self._directory / f"worker-{len(self._started)}.log"

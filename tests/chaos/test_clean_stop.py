@@ -13,7 +13,6 @@ import pytest
 from gotasks import App
 from gotasks.broker import Write
 from gotasks.job import Job
-from tests.chaos import jobs
 from tests.chaos.ends import at_rest, ends
 from tests.chaos.history import Account, Expected, Reader
 from tests.chaos.processes import Fleet, Process, until
@@ -31,7 +30,7 @@ def enqueue(app: App, name: str, count: int = 1, **args: Any) -> dict[str, Expec
     job: Job = app.jobs[name]
     maps = [{"trail": [], "n": number, **args} for number in range(count)]
     handles = app.queue(QUEUE).enqueue_many(job, maps)
-    return {handle.id: jobs.expected(job, each) for handle, each in zip(handles, maps, strict=True)}
+    return {handle.id: Expected.of(job, each) for handle, each in zip(handles, maps, strict=True)}
 
 
 def problems(app: App, history: Reader, expected: dict[str, Expected]) -> list[str]:

@@ -98,6 +98,18 @@ def works(app: App) -> None:
     assert app.queue(QUEUE).enqueue("good", {"n": 1}).wait(timeout=10) == {"n": 1, "good": True}
 
 
+def buried_as_said(app: App, case: Case) -> FatalTask:
+    """Put the case's body into the queue; it ends in fatal as the case says, and the worker goes on."""
+    task_id = put(app, case.body)
+    with app.worker(QUEUE):
+        (found,) = buried(app, 1)
+        works(app)
+    assert found.id == task_id
+    assert found.failure.outcome is case.outcome
+    assert case.reason in found.failure.error
+    return found
+
+
 def record(**changes: Any) -> bytes:
     """A record of the job "good" that is right but for these changes."""
     fields = {
@@ -166,39 +178,27 @@ UNFIT = [
 
 @pytest.mark.parametrize("case", UNREADABLE, ids=lambda case: case.name)
 def test_what_is_no_record(app: App, case: Case) -> None:
-    task_id = put(app, case.body)
-    with app.worker(QUEUE):
-        (found,) = buried(app, 1)
-        works(app)
-    assert found.id == task_id
-    assert found.failure.outcome is case.outcome
-    assert case.reason in found.failure.error
+    found = buried_as_said(app, case)
     assert found.task is not None
     assert found.task.raw is not None
     assert base64.b64decode(found.task.raw) == case.body
     assert found.task.queue_name == QUEUE
     with pytest.raises(TaskFailed, match=r"not a task record|upgrade gotasks"):
-        app.task(task_id).wait(timeout=1)
-    app.fatal.drop(task_id)
+        app.task(found.id).wait(timeout=1)
+    app.fatal.drop(found.id)
     assert app.fatal.list() == []
 
 
 @pytest.mark.parametrize("case", UNFIT, ids=lambda case: case.name)
 def test_a_record_that_cannot_run(app: App, case: Case) -> None:
-    task_id = put(app, case.body)
-    with app.worker(QUEUE):
-        (found,) = buried(app, 1)
-        works(app)
-    assert found.id == task_id
-    assert found.failure.outcome is case.outcome
-    assert case.reason in found.failure.error
+    found = buried_as_said(app, case)
     assert not found.failure.in_doubt
     assert found.task is not None
     given = codec.decode(case.body)
     assert bytes(found.task.args_map) == bytes(given.args_map)
     assert found.task.job_name == given.job_name
     assert found.task.current_handler_index == given.current_handler_index
-    app.fatal.drop(task_id)
+    app.fatal.drop(found.id)
     assert app.fatal.list() == []
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from gotasks import App
-from tests.chaos import jobs
 from tests.chaos.ends import at_rest, ends
 from tests.chaos.history import Account, Expected, Reader
 from tests.chaos.processes import Fleet, Process, until
@@ -53,7 +52,7 @@ class Storm:
             job = self.app.jobs[name]
             handles = self.app.queue(QUEUE).enqueue_many(job, args)
             for handle, each in zip(handles, args, strict=True):
-                self.expected[handle.id] = jobs.expected(job, each)
+                self.expected[handle.id] = Expected.of(job, each)
 
     def start_worker(self) -> None:
         self.workers.append(self.fleet.start(QUEUE, limit=LIMIT, lease=LEASE))

@@ -75,7 +75,7 @@ class Feed:
 
     def _main(self) -> None:
         queue, args = self._app.queue(netjobs.QUEUE), netjobs.first_args(20)
-        wanted = netjobs.expected(self._app.jobs["chain"], args)
+        wanted = Expected.of(self._app.jobs["chain"], args)
         while not self._over.is_set():
             if self._control.queue_len(netjobs.QUEUE) > 100:
                 self._over.wait(0.02)
@@ -193,7 +193,7 @@ def test_connections_that_die_in_silence(
     queue, single = control.queue(netjobs.QUEUE), control.jobs["single"]
     long, short = netjobs.first_args(10_000), netjobs.first_args(1)
     with Crew(tmp_path, through(proxy, redis_url), count=1, lease=6) as crew:
-        tasks = {queue.enqueue(single, long).id: netjobs.expected(single, long)}
+        tasks = {queue.enqueue(single, long).id: Expected.of(single, long)}
         until(crew.working, "the start of the long task")
         took = []
         for _ in range(4):  # each at another phase of the heart
@@ -202,7 +202,7 @@ def test_connections_that_die_in_silence(
             late = queue.enqueue(single, short)
             late.wait(timeout=15)
             took.append(round(time.monotonic() - began, 2))
-            tasks[late.id] = netjobs.expected(single, short)
+            tasks[late.id] = Expected.of(single, short)
         settled(control, timeout=15)
         verdict = Verdict(control, crew.history, tasks)
         figures(f"new tasks were done {took} s after their worker's connections had died")
@@ -230,7 +230,7 @@ def test_a_dead_connection_costs_no_lease(redis_url: str, proxy: Proxy, tmp_path
         until(lambda: ends() != first, "the first beat of the heart")
         assert proxy.silence() >= 1  # so it is the next beat that meets it
         settled(control, timeout=30)
-        verdict = Verdict(control, crew.history, {task.id: netjobs.expected(single, long)})
+        verdict = Verdict(control, crew.history, {task.id: Expected.of(single, long)})
         verdict.check()
         assert verdict.done == 1
     control.close()

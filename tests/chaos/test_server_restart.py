@@ -39,7 +39,7 @@ def at(server: PrivateRedis) -> Iterator[App]:
 def enqueue(app: App, job: str, count: int, ms: int) -> dict[str, Expected]:
     """Enqueue so many tasks; what is to become of them."""
     args = netjobs.first_args(ms)
-    wanted = netjobs.expected(app.jobs[job], args)
+    wanted = Expected.of(app.jobs[job], args)
     return {task.id: wanted for task in app.queue(netjobs.QUEUE).enqueue_many(job, [args] * count)}
 
 

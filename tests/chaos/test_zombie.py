@@ -13,7 +13,7 @@ import pytest
 from gotasks import App
 from tests.chaos import jobs
 from tests.chaos.ends import at_rest, ends
-from tests.chaos.history import Account, End, Reader
+from tests.chaos.history import Account, End, Expected, Reader
 from tests.chaos.processes import Fleet, Process, until
 
 QUEUE = "chaos"
@@ -72,7 +72,7 @@ class Scene:
 
     def problems(self, end: End) -> list[str]:
         entries = [each for each in self._history.update().entries if each.task == self.task]
-        expected = jobs.expected(self._job, self._args)
+        expected = Expected.of(self._job, self._args)
         return Account(entries, {self.task: expected}, {self.task: end}).problems()
 
 

@@ -105,7 +105,7 @@ def test_a_server_that_is_away_is_said_once_and_when_it_is_back(listener: LogLis
     for attempt in range(1, 50):
         listener(events.BrokerDown("acquire orders", "refused", attempt))
         listener(events.BrokerDown("acquire mail", "refused", attempt))
-        listener(events.BrokerDown("extend", "refused", 1))  # nobody says that this one is answered again
+        listener(events.BrokerDown("extend", "refused", 1))  # it may be that no lease is left to extend
     listener(events.BrokerUp("acquire orders", 49))
     assert [record.levelname for record in kept.records] == ["WARNING"]
     assert "refused" in kept.records[0].getMessage()
