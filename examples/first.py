@@ -1,12 +1,12 @@
 """A first program: a chain of two handlers, a queue, a task, and a worker.
 
-Run it against Redis, `python examples/first.py`, or without any server,
-`GOTASKS_BROKER_URL=memory:// python examples/first.py`. Ctrl-C (or SIGTERM) stops it cleanly.
+Run it, `python examples/first.py`: its tasks are in the file `tasks.db` of this folder. Or on another broker,
+`GOTASKS_BROKER_URL=redis://127.0.0.1:6379/0 python examples/first.py`. Ctrl-C (or SIGTERM) stops it cleanly.
 """
 
 from gotasks import App, ArgsMap, metrics, reentrant
 
-app = App("redis://127.0.0.1:6379/0", task_ttl=1000)
+app = App("sqlite:///tasks.db", task_ttl=1000)
 
 
 def charge(args: ArgsMap) -> ArgsMap | None:

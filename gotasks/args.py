@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -19,6 +21,19 @@ T = TypeVar("T")
 MAX_DEPTH = 200
 
 _SCALARS = (str, int, bool, type(None))
+
+#: msgspec learns a class when it first meets it. Two threads that do so at once end the process by SIGSEGV.
+_learning = threading.Lock()
+_learned: set[type] = set()
+
+
+def _after_fork() -> None:
+    global _learning  # noqa: PLW0603 - another thread may have held it when the process was forked
+    _learning = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def to_args_map(value: object) -> ArgsMap:
@@ -53,9 +68,18 @@ def from_args_map(args: Mapping[str, Any], cls: type[T]) -> T:
         if validate is not None:
             return cast("T", validate(args))
         # Not strict: an args map has been through JSON, so a number may arrive as a float, a date as text.
+        if cls not in _learned:
+            _learn(cls)
         return msgspec.convert(args, cls, strict=False)
     except (ValueError, TypeError, msgspec.MsgspecError) as error:
         raise InvalidArgs(f"the args map doesn't fit {cls.__name__}: {error}") from error
+
+
+def _learn(cls: type) -> None:
+    """Have msgspec learn the class and all that it refers to. None of the class's own code runs under the lock."""
+    with _learning:
+        msgspec.json.Decoder(cls)
+        _learned.add(cls)
 
 
 def dump_model(value: Any) -> Any:

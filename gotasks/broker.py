@@ -7,15 +7,20 @@ through queues; it knows nothing of jobs, handlers or JSON. What it must get rig
   which was never used before. A receipt holds until `ack`, `release`, a HANDOFF checkpoint, a `cancel`, the
   loss of its connection (brokers without TIMED_LEASE), or until another `acquire` has taken the envelope.
   Expiry alone only makes the envelope eligible again: a late write that comes before the takeover is accepted.
+  Without TIMED_LEASE a receipt is good only through the broker object that acquired it.
 * **Fencing.** A write whose receipt no longer holds changes nothing and is answered as `lost`.
 * **Deaths.** `Lease.deaths` counts the leases of this envelope that ended unsettled since its body was last
   written. `enqueue`, `checkpoint` and `release` start it at 0. It is exact over any kind of end.
 * **Unknown outcomes.** A call that raises `BrokerUnavailable`, or anything unforeseen, may have been carried
   out or not, item by item. `Rejected(ids=…)` is certain: these items were not written. `Unsupported` and
-  `BrokerClosed` mean that nothing was done. A driver's own exceptions never leave a backend.
+  `BrokerClosed` mean that nothing was done. A driver's own exceptions never leave a backend. A server that
+  doesn't answer is unavailable after 30 s at the most (`acquire`: after its `wait`).
 * **Repeating is safe.** An `extend`, `checkpoint`, `ack` or `release` sent again unchanged (same `seq`) harms
   nothing. A repeated in-place checkpoint is held if its receipt holds; a repeated write that had ended the
   lease is `lost`, which then means "took effect, or was taken over".
+* **Refusal.** What isn't claimed is refused, never imitated: its method raises `Unsupported`, and so do `acquire`
+  with `ids`, and an `enqueue` or `release` whose `delay`, `priority` or `unique` isn't at its default. Then nothing
+  was stored or changed (see `Broker.refuse_unclaimed`). What is beyond a limit is `Rejected`, and unchanged too.
 * **Batches.** One call holds envelopes of one queue (the targets of a release may differ), `limits.max_batch`
   at the most. Each item is atomic, the batch needn't be. An empty batch is a no-op.
 
@@ -28,6 +33,7 @@ methods only keywords with defaults, and both reach only brokers that claim the 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
 from abc import ABC, abstractmethod
@@ -65,8 +71,10 @@ class Capability(Flag):
     """What a broker can do beyond the nine methods. What isn't claimed is refused, never imitated."""
 
     DELAY = auto()  #: an envelope can wait `delay` seconds before it becomes ready
-    PRIORITY = auto()  #: 0 to 9, higher first, FIFO within one; kept by release, expiry and checkpoint
-    IDEMPOTENT = auto()  #: an id that is there already isn't stored again
+    PRIORITY = (
+        auto()
+    )  #: 0 to 9, higher first, FIFO within one; kept by release, a move, expiry and checkpoint
+    IDEMPOTENT = auto()  #: an id that is there already isn't stored again; else each enqueue stores one more
     UNIQUE = auto()  #: at most one live envelope for each unique key
     RECORDS = auto()  #: `get` finds a task by id, also for `keep_for` seconds after it ended
     BROWSE = auto()  #: `browse`, and `acquire(ids=…)`
@@ -74,7 +82,7 @@ class Capability(Flag):
     TRANSACTIONAL = auto()  #: `enqueue_on` the caller's own connection
     ATOMIC_MOVE = auto()  #: a release into another queue is one atomic step
     TIMED_LEASE = auto()  #: a lease ends by time; else it ends with its connection, which counts as a death
-    SHARED = auto()  #: other processes see the same queues
+    SHARED = auto()  #: all brokers of one URL, in any process, see the same queues; else each has its own
     HANDOFF = auto()  #: a checkpoint ends the lease and puts the new body back into its queue
 
 
@@ -94,9 +102,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str  #: `[A-Za-z0-9_-]{1,64}`, case-sensitive, unique in the broker's namespace
     queue: str  #: `[A-Za-z0-9_.-]{1,128}`, case-sensitive
     body: bytes
-    delay: float = 0.0  #: seconds from when the server takes it; DELAY
+    delay: float = 0.0  #: seconds from when the server takes it, at once from 0 down; DELAY
     priority: int = 0  #: 0 to 9, higher first; PRIORITY
-    unique: str | None = None  #: UNIQUE
+    unique: str | None = None  #: any text, one for all queues of the namespace; UNIQUE
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
@@ -146,10 +154,10 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a broker can't exceed, and what it promises. Tested at the boundary by the conformance suite."""
 
-    max_payload: int | None  #: bytes of a body; None = no limit of its own
-    max_batch: int  #: items in one call
-    max_delay: float | None  #: seconds
-    max_lease: float | None  #: the longest that a lease can be held, however often it is extended; seconds
+    max_payload: int | None  #: bytes of a body; a larger one is PayloadTooLarge. None = no limit of its own
+    max_batch: int  #: envelopes, leases or writes in one call; ids aren't counted
+    max_delay: float | None  #: seconds; a longer one is Rejected. None = no limit of its own
+    max_lease: float | None  #: the longest that a lease can be asked for, or be held by extending it; seconds
     recovery: float  #: seconds from a lease's end (or the worker's death, without TIMED_LEASE) until it's offered again
     fifo: bool  #: one producer, one consumer: out in the order in which they came in
     returned: Literal["front", "back", "any"]  #: where release (without a move) and expiry put an envelope
@@ -235,8 +243,8 @@ class Broker(ABC):
     def release(self, writes: Sequence[Write]) -> frozenset[str]:
         """Put them back with a new body, `delay` and deaths 0, atomically. Returns exactly the lost receipts.
 
-        Priority is kept. With `queue` it moves to the back of that queue: atomically where ATOMIC_MOVE is
-        claimed, else it is stored there before it is gone here.
+        Priority is kept. With `queue`, unless that is its own, it moves to the back of that queue: atomically where
+        ATOMIC_MOVE is claimed, else it is stored there before it is gone here.
         """
 
     @abstractmethod
@@ -254,11 +262,15 @@ class Broker(ABC):
         """
 
     def close(self) -> None:
-        """Let go of all connections. Idempotent. Every later call raises BrokerClosed."""
+        """Let go of all connections. Idempotent. Every later call raises BrokerClosed, but `interrupt` does nothing."""
         return
 
     def browse(self, queue: str, *, state: State, limit: int, after: str | None = None) -> Sequence[Record]:
-        """BROWSE: up to `limit` records of `queue` in `state`, the next to leave first, following the id `after`."""
+        """BROWSE: up to `limit` records of `queue` in `state`, the next to leave first, following the id `after`.
+
+        `state` is scheduled, ready or leased; Unsupported for what has ended, which is found by its id only (`get`).
+        Nothing follows an id that has left this state.
+        """
         raise Unsupported(f"{type(self).__name__} can't browse a queue (BROWSE)")
 
     def get(self, ids: Collection[str]) -> Mapping[str, Record]:
@@ -270,8 +282,43 @@ class Broker(ABC):
         raise Unsupported(f"{type(self).__name__} can't cancel a task (CANCEL)")
 
     def enqueue_on(self, connection: object, envelopes: Sequence[Envelope]) -> Mapping[str, str]:
-        """TRANSACTIONAL: like `enqueue`, inside the transaction that the caller has open on `connection`."""
+        """TRANSACTIONAL: like `enqueue`, inside the transaction that the caller has open on `connection`.
+
+        The tasks are there if and only if that commits, from then on; before, nobody but the caller sees them or waits
+        for them, unless it is to store one of these ids or unique keys. A delay counts from this call. The transaction
+        and the connection stay the caller's: neither is committed, rolled back, closed or kept. What is answered as
+        there, and what is Rejected, leaves the transaction usable, with all that the caller has done in it;
+        BrokerUnavailable may leave nothing to do with it but a rollback. Raises ConfigurationError for a connection of
+        a kind, or of a server, that isn't this broker's own; then nothing was done. Nobody but the caller uses the
+        connection at the same time.
+        """
         raise Unsupported(f"{type(self).__name__} can't enqueue in your transaction (TRANSACTIONAL)")
+
+    async def aenqueue_on(self, connection: object, envelopes: Sequence[Envelope]) -> Mapping[str, str]:
+        """TRANSACTIONAL: `enqueue_on`, on the event loop that `connection` belongs to.
+
+        Calls `enqueue_on` on a thread, which is right for a connection that any thread may use. A broker whose callers
+        have asynchronous connections overrides this for them; its `enqueue_on` refuses those (ConfigurationError).
+        """
+        return await asyncio.to_thread(self.enqueue_on, connection, envelopes)
+
+    def refuse_unclaimed(self, items: Sequence[Envelope] | Sequence[Write]) -> None:
+        """Raise Unsupported if an item has a delay, a priority or a unique key, and this broker doesn't claim it.
+
+        For backends: `enqueue` and `release` call it before they do anything.
+        """
+        claimed = self.capabilities
+        if _ASKED in claimed:
+            return
+        delays, priorities, keys = (each in claimed for each in _EACH_ASKED)
+        for item in items:
+            if item.delay and not delays:
+                raise Unsupported(f"{type(self).__name__} can't delay a task (DELAY)")
+            if isinstance(item, Envelope):
+                if item.priority and not priorities:
+                    raise Unsupported(f"{type(self).__name__} has no priorities (PRIORITY)")
+                if item.unique is not None and not keys:
+                    raise Unsupported(f"{type(self).__name__} has no unique keys (UNIQUE)")
 
     def warnings(self) -> Sequence[str]:
         """Sentences about settings of the server that weaken its promises; asked once, when a worker starts.
@@ -280,10 +327,21 @@ class Broker(ABC):
         """
         return ()
 
+    def migrate(self) -> Sequence[str]:
+        """Bring what it has set up on the server (tables, say) to what this version needs; say what was done.
+
+        Safe beside workers, and beside others that do the same. For `gotasks migrate`; most brokers have nothing to do.
+        """
+        return ()
+
     def after_fork(self) -> None:
         """Called in the child of a fork: forget connections and locks, and refuse the parent's leases from now on."""
         return
 
+
+#: What an envelope or a write asks for by one of its fields.
+_EACH_ASKED = (Capability.DELAY, Capability.PRIORITY, Capability.UNIQUE)
+_ASKED = Capability.DELAY | Capability.PRIORITY | Capability.UNIQUE
 
 _living: weakref.WeakSet[Broker] = weakref.WeakSet()
 

@@ -51,9 +51,16 @@ def decode(body: bytes) -> Task:
         raise Unreadable(f"not a task record: {error}") from None
     if task.v > VERSION:
         raise Unreadable(f"a record of version {task.v}; this worker knows {VERSION}: upgrade gotasks here")
+    if task.v == 0:  # as the Go library writes it, to which a map that is none is null
+        task.args_map = _map_of_go(task.args_map)
+        task.original_args_map = _map_of_go(task.original_args_map)
     if bytes(task.args_map)[:1] != b"{" or bytes(task.original_args_map)[:1] != b"{":
         raise Unreadable("not a task record: its args map isn't an object")
     return task
+
+
+def _map_of_go(raw: msgspec.Raw) -> msgspec.Raw:
+    return msgspec.Raw(b"{}") if bytes(raw) == b"null" else raw
 
 
 def crashes(body: bytes) -> int:

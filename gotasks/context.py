@@ -39,7 +39,8 @@ class Context:
 
     @property
     def revoked(self) -> bool:
-        """True once the task is somebody else's, or the step's time is up: whatever this handler returns is discarded.
+        """True once the task is somebody else's or cancelled, or the step's time is up: what this handler returns is
+        discarded.
 
         A long handler should look at it now and then, and return.
         """

@@ -105,16 +105,25 @@ def _missing_driver(
 
 
 def _extra_that_brings(entry: EntryPoint, package: str, extras: list[str]) -> str | None:
-    """The smallest extra of the plug-in's distribution that requires `package`."""
+    """The extra of the plug-in's distribution with which `package` comes: the scheme's own, else the smallest."""
     requires = (entry.dist.requires if entry.dist is not None else None) or []
-    found = [
-        extra
-        for extra in extras
-        if any(
-            re.match(rf"{re.escape(package)}\b", each, re.IGNORECASE)
-            and re.search(rf"extra\s*==\s*['\"]{extra}['\"]", each)
-            for each in requires
+    own = re.escape(distribution(entry))
+
+    def of(extra: str) -> list[str]:
+        return [each for each in requires if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", each)]
+
+    def brings(extra: str) -> bool:
+        others = [
+            match[1] for each in of(extra) if (match := re.match(rf"{own}\[(.+?)\]", each, re.IGNORECASE))
+        ]
+        return any(re.match(rf"{re.escape(package)}\b", each, re.IGNORECASE) for each in of(extra)) or any(
+            brings(other) for names in others for other in re.split(r"\s*,\s*", names) if other != extra
         )
-    ]
-    size = {extra: sum(f"'{extra}'" in each or f'"{extra}"' in each for each in requires) for extra in found}
-    return min(found, key=lambda extra: (extra != package, size[extra]), default=None)
+
+    found = [extra for extra in extras if brings(extra)]
+    # `postgres` is the extra of postgresql://, and names its driver too, not only what several schemes need.
+    return min(
+        found,
+        key=lambda extra: (not entry.name.startswith(extra), extra != package, len(of(extra))),
+        default=None,
+    )

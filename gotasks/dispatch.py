@@ -3,26 +3,29 @@
 * A capability that the broker doesn't claim is refused here with a sentence (guarantee G10).
 * Calls that may safely be sent again are repeated while the server can't be reached: reads always, an enqueue
   where the broker knows its ids (IDEMPOTENT) long enough. `acquire` is left to the fetcher, which asks again
-  anyway; writes under a lease are left to the committer, which repeats them until they are answered.
+  anyway; writes under a lease are left to the committer, which repeats them until they are answered. Nothing is
+  repeated in a transaction of the caller's: after an error it's the caller's to roll back.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from gotasks.broker import Broker, Capability, Envelope, QueueStats, Record, State
+from gotasks.broker import Broker, Capability, Envelope, QueueStats, Record, State, Write
 from gotasks.errors import (
     BrokerClosed,
     BrokerUnavailable,
+    ConfigurationError,
     GotasksError,
     PayloadTooLarge,
     Rejected,
     Unsupported,
 )
 from gotasks.events import BrokerDown, BrokerUp, Events
+from gotasks.task import is_task_id
 
 T = TypeVar("T")
 
@@ -43,6 +46,29 @@ class Backoff:
         """The next sleep, in seconds."""
         delay, self._next = self._next, min(self._next * 2, 2.0)
         return delay * random.uniform(0.5, 1.0)
+
+
+class _Naming:
+    """What leaves the envelopes from `start` on open is BrokerUnavailable, and names them. (A class: it costs less.)"""
+
+    __slots__ = ("_envelopes", "_start")
+
+    def __init__(self, envelopes: Sequence[Envelope], start: int) -> None:
+        self._envelopes, self._start = envelopes, start
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        if isinstance(error, BrokerUnavailable):
+            said = error.args
+        elif isinstance(error, GotasksError):
+            return
+        else:
+            said = (f"the broker failed in a way that it doesn't foresee: {type(error).__name__}",)
+        raise BrokerUnavailable(*said, ids=[each.id for each in self._envelopes[self._start :]]) from error
 
 
 class Dispatch:
@@ -69,17 +95,30 @@ class Dispatch:
         """
         self._check(envelopes)
         there: dict[str, str] = {}
-        for start in range(0, len(envelopes), self.limits.max_batch):
-            batch = envelopes[start : start + self.limits.max_batch]
-            try:
+        for start, batch in self._batches(envelopes):
+            with _Naming(envelopes, start):
                 there.update(self._enqueue_batch(batch))
-            except BrokerUnavailable as error:
-                raise BrokerUnavailable(*error.args, ids=[each.id for each in envelopes[start:]]) from error
-            except GotasksError:
-                raise
-            except Exception as error:
-                message = f"the broker failed in a way that it doesn't foresee: {type(error).__name__}"
-                raise BrokerUnavailable(message, ids=[each.id for each in envelopes[start:]]) from error
+        return there
+
+    def enqueue_on(self, connection: object, envelopes: Sequence[Envelope]) -> Mapping[str, str]:
+        """See `Broker.enqueue_on`. Split and checked as by `enqueue`; nothing is repeated.
+
+        BrokerUnavailable names all that isn't certain to be in the transaction.
+        """
+        self._check_transactional(envelopes)
+        there: dict[str, str] = {}
+        for start, batch in self._batches(envelopes):
+            with _Naming(envelopes, start):
+                there.update(self.broker.enqueue_on(connection, batch))
+        return there
+
+    async def aenqueue_on(self, connection: object, envelopes: Sequence[Envelope]) -> Mapping[str, str]:
+        """`enqueue_on`, on the event loop of `connection`. See `Broker.aenqueue_on`."""
+        self._check_transactional(envelopes)
+        there: dict[str, str] = {}
+        for start, batch in self._batches(envelopes):
+            with _Naming(envelopes, start):
+                there.update(await self.broker.aenqueue_on(connection, batch))
         return there
 
     def _enqueue_batch(self, batch: Sequence[Envelope]) -> Mapping[str, str]:
@@ -92,7 +131,7 @@ class Dispatch:
             repeated, tried = tried, True
             try:
                 there = self.broker.enqueue(batch)
-            except (Rejected, BrokerClosed) as error:
+            except (Rejected, BrokerClosed, ConfigurationError) as error:
                 if not repeated:
                     raise
                 # Certain of this attempt only: an earlier one may have stored them.
@@ -109,25 +148,56 @@ class Dispatch:
     def get(self, ids: Collection[str]) -> Mapping[str, Record]:
         """See `Broker.get`."""
         self.need(Capability.RECORDS, "asking for a task's state")
-        return self.repeat("get", lambda: self.broker.get(ids))
+        askable = [each for each in ids if is_task_id(each)]
+        return self.repeat("get", lambda: self.broker.get(askable)) if askable else {}
 
     def browse(self, queue: str, *, state: State, limit: int, after: str | None = None) -> Sequence[Record]:
         """See `Broker.browse`."""
         self.need(Capability.BROWSE, "looking into a queue")
+        if limit < 1 or (after is not None and not is_task_id(after)):
+            return []
         return self.repeat("browse", lambda: self.broker.browse(queue, state=state, limit=limit, after=after))
 
     def cancel(self, ids: Collection[str], *, keep_for: float) -> Collection[str]:
-        """See `Broker.cancel`."""
+        """See `Broker.cancel`. Not repeated: a second answer wouldn't say what the first call has ended."""
         self.need(Capability.CANCEL, "cancelling a task")
-        return self.broker.cancel(ids, keep_for=keep_for)
+        askable = [each for each in ids if is_task_id(each)]
+        return self.broker.cancel(askable, keep_for=keep_for) if askable else ()
 
     def purge(self, queue: str) -> int:
         """See `Broker.purge`."""
         return self.repeat("purge", lambda: self.broker.purge(queue))
 
+    def empty(self, queue: str, *, lease: float) -> None:
+        """Remove all that is in a queue.
+
+        A purge leaves alone what is leased, as what a killed worker held. That is taken when its lease is over, which
+        lasts `lease` seconds.
+        """
+        end = time.monotonic() + lease + self.limits.recovery + 1
+        self.purge(queue)
+        # The last acquire finds nothing, so the broker knows that nobody has to be woken.
+        while True:
+            wait = 0.2 if self.stats(queue).leased and time.monotonic() < end else 0.0
+            leases = self.broker.acquire(queue, limit=self.limits.max_batch, wait=wait, lease_for=lease)
+            self.broker.ack(
+                [Write(lease=each, body=each.envelope.body, seq=1) for each in leases], keep_for=0
+            )
+            if not leases and not wait:
+                break
+
     def close(self) -> None:
         """See `Broker.close`."""
         self.broker.close()
+
+    def _batches(self, envelopes: Sequence[Envelope]) -> Iterator[tuple[int, Sequence[Envelope]]]:
+        """What goes into one call each, and where it begins."""
+        for start in range(0, len(envelopes), self.limits.max_batch):
+            yield start, envelopes[start : start + self.limits.max_batch]
+
+    def _check_transactional(self, envelopes: Sequence[Envelope]) -> None:
+        self.need(Capability.TRANSACTIONAL, "connection=")
+        self._check(envelopes)
 
     def _check(self, envelopes: Sequence[Envelope]) -> None:
         for envelope in envelopes:

@@ -87,7 +87,7 @@ class TaskCrashed(TaskEvent, frozen=True, gc=False):
 
 
 class LeaseLost(TaskEvent, frozen=True, gc=False):
-    """The task is somebody else's now; what this worker did since its last checkpoint is discarded."""
+    """The task is somebody else's now, or cancelled; what this worker did since its last checkpoint is discarded."""
 
     sure: bool  #: False on a repeated write, which may have taken effect itself
 

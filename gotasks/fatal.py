@@ -14,8 +14,8 @@ import msgspec
 
 from gotasks import codec
 from gotasks.broker import Capability, Lease, State, Write
-from gotasks.errors import BrokerError, ConfigurationError, InDoubt, TaskNotFound
-from gotasks.task import Failure, Outcome, Task
+from gotasks.errors import BrokerError, ConfigurationError, InDoubt, InvalidName, TaskNotFound
+from gotasks.task import Failure, Outcome, Task, check_queue_name, is_task_id
 
 if TYPE_CHECKING:
     from gotasks.app import App
@@ -25,6 +25,10 @@ _HOLD = 30.0
 
 #: How many tasks are looked through on a broker that can't acquire by id.
 _LOOK_THROUGH = 1000
+
+
+class _TakenAway(BrokerError):
+    """Somebody else took the task between the two writes of a move: there is no lease to give back."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ class FatalQueue:
         with self._all() as leases:
             found = [_read(lease.envelope.id, lease.envelope.body) for lease in leases]
         ids = [each.id for each in found]
-        start = ids.index(after) + 1 if after in ids else 0
-        return found[start : start + limit]
+        if after is not None:  # nothing follows one that is gone
+            found = found[ids.index(after) + 1 :] if after in ids else []
+        return found[: max(limit, 0)]
 
     def show(self, task_id: str) -> FatalTask:
         """One task. Raises TaskNotFound if it isn't in the fatal queue."""
@@ -127,6 +132,12 @@ class FatalQueue:
             raise ConfigurationError(
                 f"task {found.id} isn't a record, so where it came from isn't known: drop it"
             )
+        try:
+            check_queue_name(task.queue_name)
+        except InvalidName as error:
+            raise ConfigurationError(
+                f"task {found.id} can't go back to where it came from ({error}): enqueue it anew, then drop it"
+            ) from None
         if not force and task.moving is not None:
             raise InDoubt(
                 f"an earlier retry of task {found.id} was interrupted: it may be in {task.moving!r} already. "
@@ -214,11 +225,13 @@ class FatalQueue:
     def _held(self, task_id: str) -> Iterator[Lease]:
         """Hold one task; on an error it goes back as it was."""
         if Capability.BROWSE in self._app.dispatch.capabilities:
-            leases = self._acquire([task_id])
+            leases = self._acquire([task_id]) if is_task_id(task_id) else []
             if not leases:
                 raise self._not_found(task_id)
             try:
                 yield leases[0]
+            except _TakenAway:
+                raise  # it was given up already
             except Exception:
                 self._put_back(leases)
                 raise
@@ -227,7 +240,11 @@ class FatalQueue:
             chosen = [lease for lease in leases if lease.envelope.id == task_id]
             if not chosen:
                 raise self._not_found(task_id)
-            yield chosen[0]
+            try:
+                yield chosen[0]
+            except _TakenAway:
+                leases.remove(chosen[0])
+                raise
             leases.remove(chosen[0])
 
     @contextmanager
@@ -248,7 +265,7 @@ class FatalQueue:
             self._app.fatal_queue,
             limit=len(ids) if ids is not None else self._app.dispatch.limits.max_batch,
             wait=0,
-            lease_for=_HOLD,
+            lease_for=min(_HOLD, self._app.dispatch.limits.max_lease or _HOLD),
             ids=ids,
         )
 
@@ -278,7 +295,7 @@ class FatalQueue:
                     kept.append(each)
         finally:
             self._put_back(kept)
-        raise BrokerError(
+        raise _TakenAway(
             f"task {task_id} was taken by somebody else in the middle of its move: look, then repeat"
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gotasks import codec
 from gotasks.args import ArgsMap
-from gotasks.broker import Record, State
+from gotasks.broker import Capability, Record, State
 from gotasks.errors import TaskCancelled, TaskFailed, TaskNotFound, WaitTimeout
 from gotasks.task import Failure, Status, Task
 
@@ -24,8 +24,9 @@ _POLL = (0.005, 0.25)
 class TaskHandle:
     """One task, by its id. Cheap; holds no connection. Safe from any thread.
 
-    Everything but `id` needs a broker with RECORDS, and raises Unsupported on others; TaskNotFound where the
-    broker has no record (any more); BrokerUnavailable where it can't be reached.
+    Everything but `id` and `cancel` needs a broker with RECORDS, and raises Unsupported on others; TaskNotFound where
+    the broker has no record (any more, or not before the transaction of its enqueue is committed); BrokerUnavailable
+    where it can't be reached.
     """
 
     __slots__ = ("_app", "id")
@@ -71,6 +72,18 @@ class TaskHandle:
         record = self._record()
         return self._status(record), self._decoded(record)
 
+    def cancel(self) -> bool:
+        """End the task, wherever it is; whether this call did. False: it had ended, or isn't known (any more).
+
+        No step of it is started any more. One that runs goes on unless it's async or asks `context.current().revoked`;
+        the worker learns of it within a third of the lease, and discards what it gives. Needs CANCEL (no RECORDS).
+        """
+        return self.id in self._app.dispatch.cancel([self.id], keep_for=self._app.keep_for)
+
+    async def acancel(self) -> bool:
+        """`cancel`, for async code."""
+        return await asyncio.to_thread(self.cancel)
+
     def wait(self, timeout: float | None = None) -> ArgsMap:
         """Wait for the task's end and return its final args map. `timeout` in seconds; None waits for ever.
 
@@ -110,8 +123,10 @@ class TaskHandle:
     def _record(self) -> Record:
         record = self._app.dispatch.get([self.id]).get(self.id)
         if record is None:
+            transactional = Capability.TRANSACTIONAL in self._app.capabilities
             raise TaskNotFound(
-                f"the broker has no record of task {self.id}: unknown, its task_ttl is over, or its queue acks before "
+                f"the broker has no record of task {self.id}: unknown, "
+                f"{'its transaction is not committed, ' * transactional}its task_ttl is over, or its queue acks before "
                 "the first step (AckWhen.ACQUIRED), which keeps none"
             )
         return record

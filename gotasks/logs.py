@@ -130,7 +130,10 @@ class LogListener:
         self._say(logging.WARNING, event, message, event.task_id, event.job, event.deaths)
 
     def _lost(self, event: LeaseLost) -> None:
-        message = "task %s of job %r: the lease is lost, so what this worker did since the last checkpoint %s"
+        message = (
+            "task %s of job %r: the lease is lost (somebody else has the task, or it was cancelled), so what this "
+            "worker did since the last checkpoint %s"
+        )
         what = "is discarded" if event.sure else "is discarded, unless the write before did take effect"
         self._say(logging.WARNING, event, message, event.task_id, event.job, what)
 

@@ -117,6 +117,7 @@ class MemoryBroker(Broker):
     # -- the nine ---------------------------------------------------------------------------------
 
     def enqueue(self, envelopes: Sequence[Envelope]) -> Mapping[str, str]:
+        self.refuse_unclaimed(envelopes)
         with self._opened():
             there: dict[str, str] = {}
             for envelope in envelopes:
@@ -161,6 +162,7 @@ class MemoryBroker(Broker):
                     lost.add(lease.receipt)
                 else:
                     task.until = time.monotonic() + lease_for
+            self._changed.notify_all()  # who waits for the end of one may have to wait less
             return frozenset(lost)
 
     def checkpoint(self, writes: Sequence[Write]) -> frozenset[str]:
@@ -181,6 +183,8 @@ class MemoryBroker(Broker):
         return self._write(writes, end)
 
     def release(self, writes: Sequence[Write]) -> frozenset[str]:
+        self.refuse_unclaimed(writes)
+
         def put_back(task: _Task, write: Write) -> None:
             task.body, task.deaths = write.body, 0
             self._end_lease(task)
@@ -226,6 +230,8 @@ class MemoryBroker(Broker):
     def browse(self, queue: str, *, state: State, limit: int, after: str | None = None) -> Sequence[Record]:
         if Capability.BROWSE not in self.capabilities:
             return super().browse(queue, state=state, limit=limit, after=after)
+        if state in (State.DONE, State.CANCELLED):
+            raise Unsupported("what has ended is in no queue: `get` finds it by its id")
         with self._opened():
             self._make_due_ready(queue, time.monotonic())
             tasks = [task for task in self._tasks.values() if task.queue == queue and task.state is state]
@@ -252,7 +258,7 @@ class MemoryBroker(Broker):
             return super().cancel(ids, keep_for=keep_for)
         with self._opened():
             ended = []
-            for task in [self._tasks[each] for each in ids if each in self._tasks]:
+            for task in [self._tasks[each] for each in dict.fromkeys(ids) if each in self._tasks]:
                 if task.state not in (State.DONE, State.CANCELLED):
                     self._end_lease(task)
                     self._end(task, State.CANCELLED, keep_for)
@@ -289,11 +295,16 @@ class MemoryBroker(Broker):
                 self._put(task, 0.0, next(self._back))
 
     def _eligible(self, queue: str, now: float) -> Iterator[_Task]:
-        """What may be leased, first what a lease left behind. Each is taken out of its queue as it is given."""
+        """What may be leased; within a priority what a lease left behind goes first. Each leaves its queue."""
         self._make_due_ready(queue, now)
-        yield from [task for task in self._leased[queue].values() if task.until <= now]
+        left = [task for task in self._leased[queue].values() if task.until <= now]
+        left.sort(key=lambda task: -task.priority)
+        left.reverse()  # the first to go is the last one
         ready = self._ready[queue]
-        while ready:
+        while left or ready:
+            if left and (not ready or -left[-1].priority <= ready[0][0]):
+                yield left.pop()
+                continue
             _, place, task_id = heapq.heappop(ready)
             task_or_none = self._tasks.get(task_id)
             if task_or_none is not None and task_or_none.state is State.READY and task_or_none.place == place:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gotasks import codec
@@ -39,6 +39,7 @@ class Queue:
         priority: int = 0,
         unique: str | None = None,
         task_id: str | None = None,
+        connection: object | None = None,
     ) -> TaskHandle:
         """Store one task; when this returns, the broker has it for good (guarantee G1).
 
@@ -49,40 +50,103 @@ class Queue:
             priority: 0 to 9, higher first. Needs PRIORITY.
             unique: while a task with this key lives, no second one is stored. Needs UNIQUE.
             task_id: an id of your own; the same id is stored only once. Needs IDEMPOTENT.
+            connection: a database connection or session of yours, where the broker lives in that database: the task
+                is there if and only if the transaction that is open on it commits. Needs TRANSACTIONAL.
 
         Returns a handle of the task: of the one that is there already, where id or unique key was.
         Raises UnknownJob, InvalidArgs, PayloadTooLarge, Unsupported: nothing was stored; BrokerUnavailable: it may
-        be stored or not, and `ids` names it.
+        be stored or not, and `ids` names it. With `connection` also ConfigurationError, for one that isn't the
+        broker's kind; after BrokerUnavailable roll your transaction back.
         """
-        dispatch = self._app.dispatch
-        if task_id is not None:
-            dispatch.need(Capability.IDEMPOTENT, "task_id=")
-            check_task_id(task_id)
-        _check_options(delay, priority)
-        envelope = self._envelope(job, args, delay=delay, priority=priority, unique=unique, task_id=task_id)
-        there = dispatch.enqueue((envelope,))
-        return TaskHandle(self._app, there.get(envelope.id, envelope.id))
+        envelopes = self._one(
+            job, args, delay=delay, priority=priority, unique=unique, task_id=task_id, connection=connection
+        )
+        return self._handles(envelopes, self._store(connection, envelopes))[0]
 
     def enqueue_many(
-        self, job: Job | str, args: Iterable[Any], *, delay: float = 0.0, priority: int = 0
+        self,
+        job: Job | str,
+        args: Iterable[Any],
+        *,
+        delay: float = 0.0,
+        priority: int = 0,
+        connection: object | None = None,
     ) -> list[TaskHandle]:
         """Store one task for each item of `args`; one round trip a batch. Parameters and errors as `enqueue`.
 
-        All items are checked before the first is stored. Not atomic as a whole: after BrokerUnavailable those
-        named by its `ids` may be stored or not, and the others are.
+        All items are checked before the first is stored. Not atomic as a whole, unless by `connection`: after
+        BrokerUnavailable those named by its `ids` may be stored or not, and the others are.
         """
-        _check_options(delay, priority)
-        envelopes = [self._envelope(job, each, delay=delay, priority=priority) for each in args]
-        there = self._app.dispatch.enqueue(envelopes)
+        envelopes = self._many(job, args, delay=delay, priority=priority, connection=connection)
+        return self._handles(envelopes, self._store(connection, envelopes))
+
+    async def aenqueue(
+        self, job: Job | str, args: Any = None, *, connection: object | None = None, **options: Any
+    ) -> TaskHandle:
+        """`enqueue`, for async code: the call runs on a thread. `connection` may be an asynchronous one, and is used
+        on this event loop then.
+        """
+        if connection is None:
+            return await asyncio.to_thread(self.enqueue, job, args, **options)
+        envelopes = await asyncio.to_thread(self._one, job, args, connection=connection, **options)
+        return self._handles(envelopes, await self._app.dispatch.aenqueue_on(connection, envelopes))[0]
+
+    async def aenqueue_many(
+        self, job: Job | str, args: Iterable[Any], *, connection: object | None = None, **options: Any
+    ) -> list[TaskHandle]:
+        """`enqueue_many`, for async code: as `aenqueue`."""
+        if connection is None:
+            return await asyncio.to_thread(self.enqueue_many, job, args, **options)
+        envelopes = await asyncio.to_thread(self._many, job, args, connection=connection, **options)
+        return self._handles(envelopes, await self._app.dispatch.aenqueue_on(connection, envelopes))
+
+    def _one(
+        self,
+        job: Job | str,
+        args: Any,
+        *,
+        delay: float = 0.0,
+        priority: int = 0,
+        unique: str | None = None,
+        task_id: str | None = None,
+        connection: object | None,
+    ) -> list[Envelope]:
+        """What `enqueue` stores, checked."""
+        if task_id is not None:
+            self._app.dispatch.need(Capability.IDEMPOTENT, "task_id=")
+            check_task_id(task_id)
+        self._check_options(delay, priority, connection)
+        return [self._envelope(job, args, delay=delay, priority=priority, unique=unique, task_id=task_id)]
+
+    def _many(
+        self,
+        job: Job | str,
+        args: Iterable[Any],
+        *,
+        delay: float = 0.0,
+        priority: int = 0,
+        connection: object | None,
+    ) -> list[Envelope]:
+        """What `enqueue_many` stores, checked."""
+        self._check_options(delay, priority, connection)
+        return [self._envelope(job, each, delay=delay, priority=priority) for each in args]
+
+    def _store(self, connection: object | None, envelopes: Sequence[Envelope]) -> Mapping[str, str]:
+        dispatch = self._app.dispatch
+        return (
+            dispatch.enqueue(envelopes) if connection is None else dispatch.enqueue_on(connection, envelopes)
+        )
+
+    def _handles(self, envelopes: Sequence[Envelope], there: Mapping[str, str]) -> list[TaskHandle]:
         return [TaskHandle(self._app, there.get(each.id, each.id)) for each in envelopes]
 
-    async def aenqueue(self, job: Job | str, args: Any = None, **options: Any) -> TaskHandle:
-        """`enqueue`, for async code: the call runs on a thread."""
-        return await asyncio.to_thread(self.enqueue, job, args, **options)
-
-    async def aenqueue_many(self, job: Job | str, args: Iterable[Any], **options: Any) -> list[TaskHandle]:
-        """`enqueue_many`, for async code: the call runs on a thread."""
-        return await asyncio.to_thread(self.enqueue_many, job, args, **options)
+    def _check_options(self, delay: float, priority: int, connection: object | None) -> None:
+        if isinstance(delay, bool) or not isinstance(delay, (int, float)) or not 0 <= delay < float("inf"):
+            raise ConfigurationError(f"delay is a number of seconds from 0, not {delay!r}")
+        if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
+            raise ConfigurationError(f"priority is a whole number from 0 to 9, not {priority!r}")
+        if connection is not None:  # before the args are read, which may come from there
+            self._app.dispatch.need(Capability.TRANSACTIONAL, "connection=")
 
     def _envelope(
         self,
@@ -121,10 +185,3 @@ class Queue:
         return Envelope(
             id=task.task_id, queue=self.name, body=body, delay=delay, priority=priority, unique=unique
         )
-
-
-def _check_options(delay: float, priority: int) -> None:
-    if isinstance(delay, bool) or not isinstance(delay, (int, float)) or not 0 <= delay < float("inf"):
-        raise ConfigurationError(f"delay is a number of seconds from 0, not {delay!r}")
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise ConfigurationError(f"priority is a whole number from 0 to 9, not {priority!r}")

@@ -75,9 +75,14 @@ class Task(msgspec.Struct, omit_defaults=True, gc=False):
     raw: str | None = None  #: base64 of a body that could not be read
 
 
+def is_task_id(task_id: object) -> bool:
+    """Whether a broker can store this id: one that it can't isn't known to it either, so it needn't be asked."""
+    return isinstance(task_id, str) and _TASK_ID.fullmatch(task_id) is not None
+
+
 def check_task_id(task_id: str) -> str:
     """Return `task_id`. Raises InvalidName if a broker couldn't store it."""
-    if not isinstance(task_id, str) or not _TASK_ID.fullmatch(task_id):
+    if not is_task_id(task_id):
         raise InvalidName(f"a task id is 1 to 64 of A-Z a-z 0-9 _ -, not {task_id!r:.100}")
     return task_id
 

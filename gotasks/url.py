@@ -86,14 +86,20 @@ class BrokerURL:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a BrokerURL is immutable")
 
+    @property
+    def full_scheme(self) -> str:
+        """`scheme`, with `+driver` if there is one."""
+        return f"{self.scheme}+{self.driver}" if self.driver else self.scheme
+
     def __str__(self) -> str:
-        scheme = f"{self.scheme}+{self.driver}" if self.driver else self.scheme
         user = quote(self.user, safe="") if self.user else ""
         secret = ":***" if self.password is not None else ""
         at = "@" if user or secret else ""
         hosts = ",".join(_netloc(host, port) for host, port in self.hosts)
         query = "&".join(f"{name}={_shown(name, value)}" for name, value in self.params.items())
-        return f"{scheme}://{user}{secret}{at}{hosts}{quote(self.path)}{'?' if query else ''}{query}"
+        return (
+            f"{self.full_scheme}://{user}{secret}{at}{hosts}{quote(self.path)}{'?' if query else ''}{query}"
+        )
 
     def __repr__(self) -> str:
         return f"BrokerURL({str(self)!r})"
@@ -104,13 +110,19 @@ class BrokerURL:
     def __hash__(self) -> int:
         return hash(self.raw)
 
-    def only(self, known: Iterable[str]) -> None:
-        """Raise InvalidURL if a parameter isn't in `known`: a typo must never be silently ignored."""
+    def only(self, known: Iterable[str], *, driver: str | None = None) -> None:
+        """Raise InvalidURL if a parameter isn't in `known`, or what follows `+` isn't `driver`.
+
+        So a typo is never silently ignored, nor what another version can do.
+        """
+        if self.driver not in (None, driver):
+            plain = f"{self.scheme}+{driver}" if driver else self.scheme
+            raise InvalidURL(f"{self.full_scheme}:// isn't supported: write {plain}://")
         known = sorted(known)
         for name in self.params:
             if name not in known:
                 raise InvalidURL(
-                    f"{self.scheme}:// has no parameter {name!r}; it has {', '.join(known) or 'none'}"
+                    f"{self.full_scheme}:// has no parameter {name!r}; it has {', '.join(known) or 'none'}"
                 )
 
     def text(self, name: str, default: str) -> str:

@@ -61,7 +61,7 @@ class Cli:
         (self.directory / f"{name}.py").write_text(source)
 
     def run(
-        self, *words: str, code: int = 0, stdin: str = "", **env: str
+        self, *words: str, code: int = 0, stdin: str = "", timeout: float = 50, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, and assert its exit code."""
         done = subprocess.run(
@@ -71,7 +71,7 @@ class Cli:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=timeout,
             check=False,
         )
         assert done.returncode == code, f"{words}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -79,7 +79,7 @@ class Cli:
 
     def json(self, *words: str, code: int = 0, **env: str) -> Any:
         """What a command prints with --json."""
-        return json.loads(self.run(*words, "--json", code=code, **env).stdout)
+        return json.loads(self.run(*words, "--json", code=code, timeout=50, **env).stdout)
 
     def start(self, *words: str, **env: str) -> Background:
         """Start a command that goes on."""

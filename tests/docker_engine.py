@@ -31,7 +31,7 @@ def start(server: Server, request: pytest.FixtureRequest) -> str:
 
     pytest-docker removes it at the end of the session.
     """
-    if not _succeeds("docker info --format {{.ServerVersion}}"):
+    if not engine_answers():
         raise NoEngine("no Docker engine answers")
     command: str = request.getfixturevalue("docker_compose_command")
     if not _succeeds(f"{command} version"):
@@ -67,6 +67,11 @@ def start(server: Server, request: pytest.FixtureRequest) -> str:
     except Exception:  # pytest-docker raises nothing more special
         raise NoContainer(f"it was started but can't be used: {last_error}") from None
     return url
+
+
+def engine_answers() -> bool:
+    """Whether a Docker engine answers."""
+    return _succeeds("docker info --format {{.ServerVersion}}")
 
 
 def compose_command() -> str:

@@ -11,7 +11,7 @@ For a server NAME these are tried in turn, once a session:
 A shared server is used with respect: a test works in a namespace of its own and deletes only that.
 
 A new kind of server is one more row in `SERVERS`, a module beside `redis_server.py` for its functions, a service in
-`docker-compose.yml`, and two fixtures in `conftest.py`.
+`docker-compose.yml`, and a fixture in `conftest.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests import docker_engine, redis_server
+from tests import docker_engine, nats_server, rabbit_server, redis_server, sql_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ class Server:
     docker_url: str  #: of the container, with {host} and {port}
     local_url: str  #: of a server on the standard port of this machine
     answers: Callable[[str], str]  #: URL -> version, by speaking its protocol; raises where it can't be used
-    private: Callable[
-        [Path], AbstractContextManager[str]
-    ]  #: directory -> URL of one that runs for this session
+    #: directory -> URL of one that runs for this session; None: we can't start one
+    private: Callable[[Path], AbstractContextManager[str]] | None
+    only_named: bool = False  #: nothing is tried but the URL
 
 
 SERVERS = {
@@ -53,6 +53,47 @@ SERVERS = {
             local_url="redis://127.0.0.1:6379/0",
             answers=redis_server.answers,
             private=redis_server.private,
+        ),
+        Server(
+            name="postgresql",
+            port=5432,
+            docker_url="postgresql+psycopg://postgres@{host}:{port}/postgres",
+            local_url="postgresql+psycopg://postgres@127.0.0.1:5432/postgres",
+            answers=sql_server.answers_postgresql,
+            private=sql_server.private_postgresql,
+        ),
+        Server(
+            name="mariadb",
+            port=3306,
+            docker_url="mariadb+pymysql://root@{host}:{port}/test",
+            local_url="mariadb+pymysql://root@127.0.0.1:3306/test",
+            answers=sql_server.answers_mariadb,
+            private=sql_server.private_mariadb,
+        ),
+        Server(
+            name="mysql",
+            port=3306,
+            docker_url="mysql+pymysql://root@{host}:{port}/test",
+            local_url="mysql+pymysql://root@127.0.0.1:3306/test",
+            answers=sql_server.answers_mysql,
+            private=None,
+        ),
+        Server(
+            name="rabbitmq",
+            port=5672,
+            docker_url="amqp://guest:guest@{host}:{port}/%2F",
+            local_url="amqp://guest:guest@127.0.0.1:5672/%2F",
+            answers=rabbit_server.answers,
+            private=rabbit_server.private,
+            only_named=True,
+        ),
+        Server(
+            name="nats",
+            port=4222,
+            docker_url="nats://{host}:{port}",
+            local_url="nats://127.0.0.1:4222",
+            answers=nats_server.answers,
+            private=nats_server.private,
         ),
     ]
 }
@@ -141,13 +182,16 @@ class Servers:
                 return Missing(
                     server, (f"{variable} names {place(url)}, which can't be used: {error}",), named=True
                 )
+        if server.only_named:
+            return Missing(server, (f"{variable} isn't set, and nothing else is tried",))
         tried = [f"{variable} isn't set"]
         notes: list[str] = []  # worth a word even if another way leads to a server
         ways: dict[str, Callable[[], str]] = {
             "container": lambda: docker_engine.start(server, request),
             "standard port": lambda: server.local_url,
-            "private": lambda: self._private.enter_context(server.private(self._directory(server.name))),
         }
+        if (private := server.private) is not None:
+            ways["private"] = lambda: self._private.enter_context(private(self._directory(server.name)))
         for how, way in ways.items():
             try:
                 url = SecretURL(way())

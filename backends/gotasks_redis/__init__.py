@@ -1,4 +1,4 @@
-"""The Redis backend of gotasks: `redis://`, `rediss://`, `unix://`."""
+"""The Redis backend of gotasks: `redis://`, `rediss://`, `unix://`, `valkey://`; by sentinels and on clusters too."""
 
 from gotasks_redis.broker import RedisBroker
 

@@ -7,23 +7,34 @@ from importlib.resources import files
 
 
 class Script:
-    """A script's text, with the common part before it, and the hash by which a server knows it."""
+    """A script's text, with the parts that it needs before it, and the hash by which a server knows it.
 
-    def __init__(self, name: str) -> None:
+    The common part is always needed. Each function costs a call a little, also where it isn't used.
+    """
+
+    def __init__(self, name: str, *parts: str, writes: bool = True) -> None:
+        """`parts` are other files of the folder. `writes`: whether what it changes has to outlive the server."""
         folder = files(__package__) / "lua"
         self.name = name
-        self.text = (folder / "common.lua").read_bytes() + b"\n" + (folder / f"{name}.lua").read_bytes()
+        self.writes = writes
+        self.text = b"\n".join((folder / f"{each}.lua").read_bytes() for each in ("common", *parts, name))
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-ENQUEUE = Script("enqueue")
-ACQUIRE = Script("acquire")
-ACQUIRE_IDS = Script("acquire_ids")
+#: A write to the key that it is given. A full server doesn't refuse it: its first write takes nothing.
+PROBE = "redis.call('DEL', KEYS[1]) return redis.call('SET', KEYS[1], '', 'PX', '1')"
+
+ENQUEUE = Script("enqueue", "lists", "unique")
+ACQUIRE = Script("acquire", "lists", "due", "lease")
+ACQUIRE_IDS = Script("acquire_ids", "lists", "lease")
 EXTEND = Script("extend")
 CHECKPOINT = Script("checkpoint")
-ACK = Script("ack")
-RELEASE = Script("release")
-STATS = Script("stats")
-PURGE = Script("purge")
-BROWSE = Script("browse")
-GET = Script("get")
+ACK = Script("ack", "unique")
+RELEASE = Script("release", "lists")
+STATS = Script("stats", "lists", writes=False)
+PURGE = Script("purge", "lists", "unique")
+BROWSE = Script("browse", "lists", "due", writes=False)
+GET = Script("get", writes=False)
+FROM_GO = Script("from_go", "lists")
+COUNT_GO = Script("count_go", writes=False)
+CANCEL = Script("cancel", "lists", "unique")

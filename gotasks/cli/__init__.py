@@ -5,12 +5,17 @@ from __future__ import annotations
 import click
 
 from gotasks import __version__
+from gotasks.cli.bench import bench
 from gotasks.cli.brokers import brokers
+from gotasks.cli.cancel import cancel
+from gotasks.cli.check import check
 from gotasks.cli.demo import demo
 from gotasks.cli.enqueue import enqueue
 from gotasks.cli.exits import EPILOG
 from gotasks.cli.fatal import fatal
 from gotasks.cli.group import Commands
+from gotasks.cli.migrate import migrate
+from gotasks.cli.new_broker import new_broker
 from gotasks.cli.purge import purge
 from gotasks.cli.queues import queues
 from gotasks.cli.status import status
@@ -42,5 +47,8 @@ def main() -> None:
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
 
 
-for _command in (worker, enqueue, status, queues, fatal, purge, brokers, demo):
+for _command in (
+    *(worker, enqueue, status, cancel, queues, fatal, purge, migrate),
+    *(brokers, check, new_broker, bench, demo),
+):
     main.add_command(_command)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import click
 
-from gotasks.broker import BrokerURL, Capability
+from gotasks.broker import Capability
 from gotasks.cli import exits
 from gotasks.cli.options import json_option
 from gotasks.cli.output import print_json, print_table
-from gotasks.discovery import broker_class, distribution, installed
-from gotasks.errors import GotasksError
+from gotasks.discovery import broker_class, distribution, installed, open_broker
+from gotasks.errors import GotasksError, MissingDriver
 
 
 @click.command(epilog=exits.EPILOG)
@@ -61,12 +62,17 @@ def _describe(entry: EntryPoint) -> dict[str, Any]:
 
 
 def _capabilities(scheme: str) -> list[str] | None:
-    """The names; None where they depend on the rest of the URL."""
+    """The names; None where they depend on the rest of the URL. Raises MissingDriver."""
     cls = broker_class(scheme)
     value = getattr(cls, "capabilities", None)
-    if not isinstance(value, Capability):
+    # Some need their driver only with a URL that names a server; none of these ever connects.
+    for url in (f"{scheme}://", f"{scheme}://localhost/gotasks"):
         try:
-            value = cls.from_url(BrokerURL(f"{scheme}://")).capabilities  # never connects
+            broker = open_broker(url)
+        except MissingDriver:
+            raise
         except GotasksError:
-            return None
-    return [str(each.name) for each in Capability if each in value]
+            continue
+        with closing(broker):
+            value = value if isinstance(value, Capability) else broker.capabilities
+    return [str(each.name) for each in Capability if each in value] if isinstance(value, Capability) else None

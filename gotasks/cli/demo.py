@@ -18,8 +18,8 @@ _INTERRUPTED = 130
     "--broker",
     metavar="URL",
     envvar="GOTASKS_BROKER_URL",
-    help="Where the tasks wait. Default: memory://. On a broker that processes share, worker processes are started, "
-    "and one of them is killed.",
+    help="Where the tasks wait. Default: a new SQLite file in this folder, removed at the end; without SQLAlchemy "
+    "memory://. On a broker that processes share, worker processes are started, and one of them is killed.",
 )
 @option("--report", metavar="FILE", envvar="GOTASKS_DEMO_REPORT", help="Keep the report, in this new file.")
 @option("--seed", type=int, envvar="GOTASKS_DEMO_SEED", help="Repeat the random failures of another run.")

@@ -18,6 +18,8 @@ Exit codes:
   2  usage or configuration; the message says what to change
   3  the broker can't be reached, or failed
   4  timed out
+  70  a bug in gotasks or in a plug-in
+A second SIGTERM or Ctrl-C ends a worker at once, with 128 + the signal's number.
 GOTASKS_DEBUG=1 shows the traceback of an error.
 """
 

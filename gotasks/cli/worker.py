@@ -23,6 +23,7 @@ from gotasks.cli.logconfig import LEVELS, configure
 from gotasks.cli.modules import import_module
 from gotasks.cli.options import app_option, broker_option, option, seconds
 from gotasks.cli.target import find_app, refuse_unshared, undeclared
+from gotasks.errors import BrokerError
 from gotasks.job import Job
 from gotasks.logs import LogListener
 from gotasks.settings import QueueOptions
@@ -144,6 +145,7 @@ def worker(
     supervised = processes > 1 and lifeline is None
     if supervised:
         refuse_unshared(app, f"--processes {processes}")
+        _refuse_what_never_works(app)
     if lifeline is None:
         _introduce(app, ours.jobs, options, processes, logger.info if log_json else click.echo)
     address = f":{metrics_port}" if metrics_port and metrics_port.isdecimal() else metrics_port
@@ -151,7 +153,6 @@ def worker(
         if supervised:
             ctx.exit(_supervise(ctx, processes, grace, address))
         with _metrics(app, address):
-            logger.info("worker started")
             in_time = run_until_signal(ours, None if lifeline is None else lifeline.orders)
         logger.info("worker stopped")
         if not in_time:
@@ -186,6 +187,15 @@ def _options(
             monitor_interval=monitor_interval or options.monitor_interval,
         )
     return result
+
+
+def _refuse_what_never_works(app: App) -> None:
+    """Raise ConfigurationError for a broker that needs a person first, a migration say: else each process would end
+    with that, and be started again, for ever.
+    """
+    with contextlib.suppress(BrokerError):  # of what may pass by itself the processes tell, and ask again
+        app.dispatch.broker.warnings()
+    app.close()  # nothing is connected here while they work
 
 
 def _warn_of_undeclared(app: App, served: Sequence[Served]) -> None:

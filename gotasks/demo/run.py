@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from gotasks.broker import Broker, Write
+from gotasks.broker import Broker
 from gotasks.demo.accident import Accident
 from gotasks.demo.chain import JOB, LEASE, Chain, make_app
 from gotasks.demo.files import Files, to_path, to_text
@@ -38,10 +38,14 @@ _BATCH = 500
 class Run:
     """Enqueues, watches, resumes and judges; the workers are somebody else's. Leave it to clean up the broker."""
 
-    def __init__(self, files: Files, plan: Plan, broker: Broker, screen: Screen) -> None:
+    def __init__(
+        self, files: Files, plan: Plan, broker: Broker, screen: Screen, *, cleans: bool = True
+    ) -> None:
+        """`cleans`: whether others use the broker too, so that nothing of this run may be left on it."""
         self._files = files
         self._plan = plan
         self._screen = screen
+        self._cleans = cleans
         self._chain = Chain(plan)
         self.app = make_app(plan, self._chain, broker)
         self.tally = Tally(plan.journal)
@@ -58,7 +62,8 @@ class Run:
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._clean()
+            if self._cleans:
+                self._clean()
         except GotasksError as error:
             if self.tasks:  # else the broker was never there, and that is said already
                 self._screen.say(f"the broker couldn't be cleaned up: {error}", "yellow")
@@ -150,22 +155,8 @@ class Run:
 
     def _clean(self) -> None:
         """Leave nothing of this run on the broker but records that expire."""
-        dispatch = self.app.dispatch
-        end = time.monotonic() + LEASE + dispatch.limits.recovery + 1
         for queue in (self._plan.queue, self._plan.fatal_queue):
-            dispatch.purge(queue)
-            # A purge leaves alone what is leased: after an interrupted run, what a killed worker held. It's taken
-            # when its lease is over. The last acquire finds nothing, so the broker knows that nobody has to be woken.
-            while True:
-                wait = 0.2 if dispatch.stats(queue).leased and time.monotonic() < end else 0.0
-                leases = dispatch.broker.acquire(
-                    queue, limit=dispatch.limits.max_batch, wait=wait, lease_for=LEASE
-                )
-                dispatch.broker.ack(
-                    [Write(lease=each, body=each.envelope.body, seq=1) for each in leases], keep_for=0
-                )
-                if not leases and not wait:
-                    break
+            self.app.dispatch.empty(queue, lease=LEASE)
 
 
 def _tasks(count: int) -> str:

@@ -14,16 +14,13 @@ from gotasks.broker import BrokerURL, Capability
 from gotasks.demo.accident import Accident
 from gotasks.demo.crew import Crew
 from gotasks.demo.files import Files, shown, to_text
+from gotasks.demo.place import Place, place
 from gotasks.demo.plan import Plan
 from gotasks.demo.run import Run
 from gotasks.demo.screen import Row, Screen
 from gotasks.demo.verdict import Verdict
-from gotasks.discovery import open_broker
 from gotasks.errors import ConfigurationError
 from gotasks.fatal import FatalTask
-
-#: The broker where none is named.
-DEFAULT_BROKER = "memory://"
 
 #: Worker processes on a broker that processes can share.
 WORKERS = 2
@@ -52,25 +49,27 @@ def show(
     the broker or a worker fails, KeyboardInterrupt; in each case nothing goes on.
     """
     files = Files.under(path)
-    url = broker or DEFAULT_BROKER
-    opened = open_broker(url)
-    shared = Capability.SHARED in opened.capabilities
-    with tempfile.TemporaryDirectory(prefix="gotasks-demo-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="gotasks-demo-") as folder,
+        place(broker, Path(folder), screen) as where,
+    ):
+        capabilities = where.broker.capabilities
+        shared = Capability.SHARED in capabilities
         plan = Plan(
             run=secrets.token_hex(4),
             folder=to_text(folder),
             report=to_text(_fresh(report) if report else Path(folder, "report.jsonl")),
             seed=random.randrange(10_000) if seed is None else seed,
-            task_ttl=_TASK_TTL if Capability.RECORDS in opened.capabilities else None,
+            task_ttl=_TASK_TTL if Capability.RECORDS in capabilities else None,
         )
         if shared:
             pace = _SHOW_TIME * WORKERS * plan.slots / 3 / (len(files.stamps) + 1)
             plan = msgspec.structs.replace(plan, pace=min(max(pace, 0.001), 0.2))
-        _introduce(screen, files, plan, url, shared=shared)
-        with Run(files, plan, opened, screen) as run:
+        _introduce(screen, files, plan, where, shared=shared)
+        with Run(files, plan, where.broker, screen, cleans=where.file is None) as run:
             victim = None
             if shared:
-                victim = _with_processes(run, plan, url, screen)
+                victim = _with_processes(run, plan, where.url, screen)
             else:
                 with run.app.worker(plan.queue, grace=_GRACE):
                     run.work()
@@ -92,12 +91,14 @@ def _with_processes(run: Run, plan: Plan, url: str, screen: Screen) -> int | Non
     return accident.victim
 
 
-def _introduce(screen: Screen, files: Files, plan: Plan, url: str, *, shared: bool) -> None:
+def _introduce(screen: Screen, files: Files, plan: Plan, where: Place, *, shared: bool) -> None:
     workers = f"{WORKERS} worker processes, one of which is killed" if shared else "a worker in this process"
     screen.say(
         f"{len(files.stamps)} files and one that is gone, each a task of three steps: read → measure → store. "
-        f"Store fails at random (seed {plan.seed}). Broker {BrokerURL(url)}, {workers}."
+        f"Store fails at random (seed {plan.seed}). Broker {BrokerURL(where.url)}, {workers}."
     )
+    if where.file is not None:
+        screen.say(f"the tasks wait in {where.file}, which is removed at the end")
     if shared:
         screen.say(
             f"each step takes {plan.pace * 1000:.0f} ms more than it needs, so that there is something to see"

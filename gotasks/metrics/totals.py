@@ -130,6 +130,9 @@ class _Stored(msgspec.Struct):
     stalled: int
 
 
+_decoder = msgspec.json.Decoder(_Stored)
+
+
 def encode(run: str, totals: Totals) -> bytes:
     """JSON. `run` names what the sums began with: under another one they begin at 0 again."""
     sums = {name: list(series.items()) for name, series in totals.sums.items()}
@@ -138,7 +141,7 @@ def encode(run: str, totals: Totals) -> bytes:
 
 def decode(data: bytes) -> tuple[str, Totals]:
     """What `encode` was given. Families that aren't known are left out. Raises ValueError if it isn't that."""
-    stored = msgspec.json.decode(data, type=_Stored)
+    stored = _decoder.decode(data)
     sums = {name: _series(FAMILIES[name], pairs) for name, pairs in stored.sums.items() if name in FAMILIES}
     return stored.run, Totals(sums, stored.sizes, stored.in_flight, stored.stalled)
 

@@ -52,6 +52,10 @@ class Fetcher(Service):
     def stop(self) -> None:
         super().stop()
         self._slots.wake()
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Let an `acquire` that waits return. Any thread."""
         self._dispatch.broker.interrupt(self._queue)
 
     def main(self) -> None:

@@ -39,6 +39,7 @@ def run_until_signal(worker: Worker, orders: SimpleQueue[None] | None = None) ->
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         worker.start()
+        logger.info("worker started")
         try:
             while not _woken(woken, within=1.0):
                 if not worker.healthy:

@@ -41,6 +41,9 @@ logger = logging.getLogger("gotasks")
 #: However little of the grace time is left, what handlers have finished is written for this long. Seconds.
 _LEAST_FLUSH = 5.0
 
+#: An interrupt that comes just before an `acquire` begins isn't heard: it is repeated that often. Seconds.
+_BETWEEN_INTERRUPTS = 0.05
+
 #: What `Thread.join` can't take is cut to this: about 30 years. Seconds.
 _LONGEST_GRACE = 1e9
 
@@ -109,7 +112,8 @@ class Worker:
         for fetcher in self._fetchers:
             fetcher.stop()
         for fetcher in self._fetchers:
-            fetcher.join()
+            while not fetcher.join(_BETWEEN_INTERRUPTS):
+                fetcher.interrupt()
         # 3. Slots drain, while committer and heart still serve them.
         for slots in self._slots.values():
             slots.stop()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from gotasks.broker import Broker
+from gotasks.broker import Broker, Capability
+from gotasks.conformance.strict import StrictBroker
 from gotasks.discovery import open_broker
-from tests.backends.engine import Engine
+from gotasks_rabbitmq import RabbitBroker
+from tests.backends.engine import Engine, short_lease
+from tests.conftest import BACKENDS, DATABASES
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +31,20 @@ def _idle_workers_stop_at_once(request: pytest.FixtureRequest, monkeypatch: pyte
         monkeypatch.setattr("gotasks.worker.fetcher.WAIT", 0.1)
 
 
+@pytest.fixture(autouse=True)
+def _what_a_test_needs(request: pytest.FixtureRequest) -> None:
+    """Skip a test on a backend that doesn't claim what `@pytest.mark.needs(…)` names."""
+    marker = request.node.get_closest_marker("needs")
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if marker is None or "rabbitmq" not in (params.get("broker_url"), params.get("engine")):
+        return
+    claims = RabbitBroker.capabilities
+    for name in marker.args:
+        there = Capability.HANDOFF not in claims if name == "IN_PLACE" else Capability[name] in claims
+        if not there:
+            pytest.skip(f"RabbitMQ has no {name}")
+
+
 @pytest.fixture
 def broker(broker_url: str) -> Iterator[Broker]:
     """An empty broker, on each backend in turn."""
@@ -38,40 +56,84 @@ def broker(broker_url: str) -> Iterator[Broker]:
 @pytest.fixture
 def short(broker_url: str) -> float:
     """A lease that a test can wait for, in seconds: long enough for a call of the backend on a busy machine."""
-    return 0.2 if broker_url.startswith("memory") else 0.5
+    return short_lease(broker_url)
 
 
-#: Brokers that the engine must work with, and how its tasks are run there: by a worker, or by `App.drain`.
+#: Brokers that the engine must work with, and how its tasks are run there: by a worker, or by `App.drain`. Those in
+#: memory object to whatever the contract doesn't allow. These tests are about what the engine makes of a broker, so
+#: each kind of broker is here once: one that works by scripts, one by a statement a call, one by transactions of
+#: several. MariaDB is of the same kind as SQLite, with which it shares that code, and has no turn of its own here; like
+#: all others it has one with `worked` and with all that takes `broker` or `broker_url`. RabbitMQ is of its own:
+#: a checkpoint hands the task back, its leases have no time, and it keeps no records, unless another broker does.
 ENGINES = {
     "memory": ("memory://", "worker"),
-    "redis": ("redis", "drain"),
+    "redis": ("redis_url", "drain"),
+    "postgresql": ("postgresql_url", "worker"),
+    "sqlite": ("sqlite_url", "drain"),
     "handoff": ("memory://?handoff=true", "worker"),
     "no atomic move": ("memory://?without=ATOMIC_MOVE", "worker"),
     "no records": ("memory://?without=RECORDS,BROWSE", "worker"),
     "memory, drained": ("memory://", "drain"),
 }
+if "rabbitmq" in BACKENDS:
+    ENGINES |= {"rabbitmq": ("rabbitmq_url", "worker"), "recorded": ("recorded_url", "drain")}
+
+
+@contextmanager
+def engine_on(url: str, *, how: str = "worker") -> Iterator[Engine]:
+    """An engine; one in memory is on a broker that objects, and whatever it objected to fails the test."""
+    if not url.startswith("memory"):
+        engine = Engine(url, how=how)
+        yield engine
+        engine.close()
+        return
+    strict = StrictBroker(open_broker(url))
+    engine = Engine(strict, how=how)
+    yield engine
+    engine.close()
+    strict.close()
+    assert strict.misuses == []
 
 
 @pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An app on an empty broker, on each kind in turn."""
     url, how = ENGINES[request.param]
-    engine = Engine(request.getfixturevalue("redis_url") if url == "redis" else url, how=how)
-    yield engine
-    engine.close()
+    with engine_on(request.getfixturevalue(url) if url.endswith("_url") else url, how=how) as engine:
+        yield engine
 
 
 @pytest.fixture
 def worked(broker_url: str) -> Iterator[Engine]:
     """An app whose tasks a worker runs, on each backend in turn."""
-    engine = Engine(broker_url)
-    yield engine
-    engine.close()
+    with engine_on(broker_url) as engine:
+        yield engine
 
 
 @pytest.fixture
 def local() -> Iterator[Engine]:
     """An app on the memory broker, for what no broker can change."""
-    engine = Engine("memory://")
-    yield engine
-    engine.close()
+    with engine_on("memory://") as engine:
+        yield engine
+
+
+@pytest.fixture(params=DATABASES)
+def sql_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty place, on each database in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def sql(sql_url: str) -> Iterator[Broker]:
+    """An empty broker, on each database in turn."""
+    broker = open_broker(sql_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty broker that processes share: on Redis, and on one that every machine has."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url

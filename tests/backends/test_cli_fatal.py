@@ -1,4 +1,4 @@
-"""`gotasks fatal` on Redis: list, show, retry, drop."""
+"""`gotasks fatal` on Redis and on SQLite: list, show, retry, drop."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def cli(tmp_path: Path, redis_url: str) -> Iterator[Cli]:
-    cli = Cli(tmp_path, GOTASKS_BROKER_URL=redis_url, GOTASKS_APP="shop")
+def cli(tmp_path: Path, shared_url: str) -> Iterator[Cli]:
+    cli = Cli(tmp_path, GOTASKS_BROKER_URL=shared_url, GOTASKS_APP="shop")
     yield cli
     cli.close()
 

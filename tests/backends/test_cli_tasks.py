@@ -1,4 +1,4 @@
-"""`gotasks enqueue`, `status`, `queues` and `purge` on Redis."""
+"""`gotasks enqueue`, `status`, `queues` and `purge` on Redis and on SQLite."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def cli(tmp_path: Path, redis_url: str) -> Iterator[Cli]:
-    cli = Cli(tmp_path, GOTASKS_BROKER_URL=redis_url, GOTASKS_APP="shop")
+def cli(tmp_path: Path, shared_url: str) -> Iterator[Cli]:
+    cli = Cli(tmp_path, GOTASKS_BROKER_URL=shared_url, GOTASKS_APP="shop")
     yield cli
     cli.close()
 
@@ -46,7 +46,13 @@ def test_options_of_enqueue(cli: Cli) -> None:
     cli.run("enqueue", "checkout", "-q", "orders", "--id", "mine", "--delay", "1000")
     assert cli.run("enqueue", "checkout", "-q", "orders", "--id", "mine").stdout == "mine\n"  # stored once
     assert cli.json("status", "mine")["state"] == "scheduled"
-    assert "PRIORITY" in cli.run("enqueue", "checkout", "-q", "orders", "--priority", "3", code=2).stderr
+    cli.run("enqueue", "checkout", "-q", "orders", "--id", "high", "--priority", "9", "--unique", "key")
+    assert (
+        cli.run("enqueue", "checkout", "-q", "orders", "--unique", "key").stdout == "high\n"
+    )  # it has the key
+    lesser = "memory://?without=PRIORITY"
+    refused = cli.run("enqueue", "checkout", "-q", "orders", "--priority", "3", "--broker", lesser, code=2)
+    assert "PRIORITY" in refused.stderr
     many = cli.directory / "large.jsonl"
     many.write_text(json.dumps({"text": "x" * 2_000_000}))
     assert "a task of 4" in cli.run("enqueue", "checkout", "-q", "orders", "--many", str(many), code=2).stderr
@@ -73,7 +79,7 @@ def test_many_says_how_far_it_came(cli: Cli) -> None:
     assert {each["queue"]: each["ready"] for each in cli.json("queues")}["orders"] == 1000
 
 
-def test_queues_and_purge(cli: Cli, redis_url: str) -> None:
+def test_queues_and_purge(cli: Cli, shared_url: str) -> None:
     cli.enqueue()
     cli.enqueue("--delay", "1000")
     cli.run("enqueue", "checkout", "-q", "mail")
@@ -83,7 +89,7 @@ def test_queues_and_purge(cli: Cli, redis_url: str) -> None:
     assert counts == [("orders", 1, 1, 0), ("mail", 1, 0, 0), ("fatal", 0, 0, 0)]
     assert [each["queue"] for each in cli.json("queues", "mail")] == ["mail", "fatal"]
     del cli.env["GOTASKS_APP"]  # the broker alone knows no queues by itself
-    assert [each["queue"] for each in cli.json("queues", "--broker", redis_url)] == ["fatal"]
+    assert [each["queue"] for each in cli.json("queues", "--broker", shared_url)] == ["fatal"]
     assert re.search(r"^orders +1 +1 +0", cli.run("queues", "orders").stdout, re.MULTILINE)
     assert "--yes" in cli.run("purge", "orders", code=2).stderr
     assert cli.json("purge", "orders", "--yes") == {"queue": "orders", "purged": 2}

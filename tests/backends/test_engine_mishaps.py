@@ -171,6 +171,7 @@ def test_where_a_queue_keeps_no_records_the_error_says_so() -> None:
         task.status()
 
 
+@pytest.mark.needs("DELAY")
 def test_a_delay_of_thousands_of_years_is_for_the_broker_to_judge(broker_url: str) -> None:
     app = App(broker_url)
     app.register("job", nothing())

@@ -7,7 +7,14 @@ import threading
 import pytest
 
 from gotasks import ArgsMap, reentrant
-from gotasks.errors import BrokerUnavailable, PayloadTooLarge
+from gotasks.errors import (
+    BrokerClosed,
+    BrokerUnavailable,
+    ConfigurationError,
+    GotasksError,
+    PayloadTooLarge,
+    Rejected,
+)
 from gotasks.events import BrokerDown, BrokerUp, LeaseLost, TaskSucceeded
 from gotasks.task import Outcome
 from tests.backends.contract import stats
@@ -18,6 +25,7 @@ def lost_reply() -> BrokerUnavailable:
     return BrokerUnavailable("the connection was cut after the request")
 
 
+@pytest.mark.needs("RECORDS")
 @pytest.mark.parametrize("call", ["checkpoint", "ack"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_write_whose_outcome_is_unknown_is_repeated_until_it_is_answered(
@@ -42,6 +50,7 @@ def test_a_write_whose_outcome_is_unknown_is_repeated_until_it_is_answered(
     engine.close()
 
 
+@pytest.mark.needs("IDEMPOTENT")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_enqueue_whose_outcome_is_unknown_is_repeated_and_stores_one_task(
     broker_url: str, when: str
@@ -57,6 +66,7 @@ def test_an_enqueue_whose_outcome_is_unknown_is_repeated_and_stores_one_task(
     engine.close()
 
 
+@pytest.mark.needs("RECORDS")
 def test_an_enqueue_that_stays_unknown_says_which_ids_it_leaves_open(broker_url: str) -> None:
     broker = Faulty(broker_url)
     app = Engine(broker, task_ttl=10).app  # too short for a repeat to be told from a new task
@@ -70,10 +80,49 @@ def test_an_enqueue_that_stays_unknown_says_which_ids_it_leaves_open(broker_url:
     broker.close()
 
 
+@pytest.mark.needs("IDEMPOTENT")
+@pytest.mark.parametrize(
+    "error",
+    [
+        Rejected("not any more", ids=["some"]),
+        ConfigurationError("not any more"),
+        BrokerClosed("not any more"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_enqueue_that_is_refused_after_a_lost_reply_may_be_stored_all_the_same(
+    broker_url: str, error: GotasksError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is certain of the repeat isn't of the first attempt: the caller learns which ids are left open."""
+    broker = Faulty(broker_url)
+    app = Engine(broker).app
+    app.register("job", lambda_job)
+    assert app.stats(QUEUE) == stats()  # the first call may take longer than the patience
+    monkeypatch.setattr("gotasks.dispatch.PATIENCE", 0.5)
+    answered = threading.Event()
+
+    def lose() -> None:
+        if not answered.is_set():
+            answered.set()
+            raise lost_reply()
+
+    def refuse() -> None:
+        if answered.is_set():
+            raise error
+
+    broker.after["enqueue"], broker.before["enqueue"] = lose, refuse
+    with pytest.raises(BrokerUnavailable, match="not any more") as caught:
+        app.queue(QUEUE).enqueue("job", {})
+    assert app.stats(QUEUE) == stats(ready=1)
+    assert len(caught.value.ids) == 1
+    broker.close()
+
+
 def lambda_job(args: ArgsMap) -> None:
     return None
 
 
+@pytest.mark.needs("TIMED_LEASE")
 def test_an_acquire_whose_reply_was_lost_is_a_death(broker_url: str) -> None:
     """The task was delivered as far as the broker knows: a plain step is in doubt, a reentrant one runs."""
     broker = Faulty(broker_url)

@@ -193,6 +193,7 @@ def test_a_result_that_cant_be_stored_isnt_retried_since_the_handler_has_done_it
     assert (engine.failure(careful).in_doubt, engine.failure(plain).in_doubt) == (False, True)
 
 
+@pytest.mark.needs("DELAY")
 def test_a_longer_sleep_gives_the_slot_to_others_where_the_broker_has_delay(worked: Engine) -> None:
     assert Capability.DELAY in worked.app.capabilities
     calls = Calls(1)
@@ -243,6 +244,7 @@ def test_a_longer_sleep_stays_in_the_slot_where_the_broker_has_no_delay() -> Non
     engine.close()
 
 
+@pytest.mark.needs("RECORDS")
 def test_a_sleep_before_a_retry_ends_at_a_stop_and_the_tries_go_with_the_task(worked: Engine) -> None:
     calls = Calls(1)
     task = worked.enqueue(reentrant(calls.handler, max_times=1, sleepy_ms=900), worked.keep)
@@ -264,4 +266,4 @@ def test_ack_when_acquired_retries_too(worked: Engine) -> None:
         eventually(lambda: task.id in worked.kept, what="the end of the chain")
         done.set()
     assert worked.kept[task.id] == {"calls": 3}
-    assert worked.app.stats(QUEUE).leased == 0
+    assert worked.app.stats(QUEUE).leased in (0, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import msgspec
 import pytest
 
 from gotasks import App, ArgsMap, Status, reentrant
@@ -12,7 +13,7 @@ from gotasks.broker import Capability, Write
 from gotasks.errors import ConfigurationError, TaskFailed, Unsupported
 from gotasks.events import Checkpointed, StepDone, TaskBuried, TaskCrashed, TaskReleased, TaskSucceeded
 from tests.backends.contract import eventually, stats
-from tests.backends.engine import QUEUE, Engine, Gate
+from tests.backends.engine import QUEUE, Engine, Faulty, Gate
 
 
 def stop_during(engine: Engine, gate: Gate, inside: int = 1) -> None:
@@ -29,6 +30,7 @@ def stop_during(engine: Engine, gate: Gate, inside: int = 1) -> None:
     assert stopped == [True]  # every handler ended in time
 
 
+@pytest.mark.needs("RECORDS")
 def test_a_stop_lets_the_running_handler_finish_and_starts_no_further_step(worked: Engine) -> None:
     gate = Gate()
     calls: list[str] = []
@@ -60,6 +62,7 @@ def test_a_stop_lets_the_running_handler_finish_and_starts_no_further_step(worke
     assert worked.watch.all(TaskCrashed) == []
 
 
+@pytest.mark.needs("RECORDS")
 def test_a_stop_lets_the_last_step_end_its_task(worked: Engine) -> None:
     gate = Gate()
     task = worked.enqueue(gate.handler)
@@ -94,6 +97,7 @@ def test_a_stop_is_the_end_of_the_running_handler_not_of_its_grace(
     assert time.monotonic() - began < 4  # grace is 30 s; a wait for a task takes up to 1 s
 
 
+@pytest.mark.needs("TIMED_LEASE")
 def test_a_handler_that_outlasts_the_grace_time_is_a_crash(worked: Engine) -> None:
     gate = Gate()
     careful = worked.enqueue(reentrant(gate.handler), worked.keep, lease=worked.short)
@@ -174,6 +178,7 @@ def test_run_takes_the_main_thread(local: Engine) -> None:
 # -- drain --------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("DELAY")
 def test_drain_runs_all_that_is_due_in_this_thread_and_says_how_many_deliveries(broker_url: str) -> None:
     engine = Engine(broker_url)
     threads: set[int] = set()
@@ -202,6 +207,7 @@ def test_drain_serves_the_named_queues_only(local: Engine) -> None:
     assert local.app.stats("a") == stats(ready=1)
 
 
+@pytest.mark.needs("IN_PLACE")
 def test_drain_runs_everything_and_then_raises_what_failed_first(broker_url: str) -> None:
     engine = Engine(broker_url)
 
@@ -232,6 +238,7 @@ def test_drain_runs_what_its_tasks_enqueue(local: Engine) -> None:
     assert len(local.kept) == 1
 
 
+@pytest.mark.needs("IN_PLACE")
 def test_a_drained_step_that_takes_longer_than_its_lease_doesnt_lose_its_task(broker_url: str) -> None:
     engine = Engine(broker_url)
 
@@ -247,6 +254,7 @@ def test_a_drained_step_that_takes_longer_than_its_lease_doesnt_lose_its_task(br
 # -- delayed tasks ------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("DELAY")
 def test_a_delayed_task_runs_when_it_is_due(worked: Engine) -> None:
     job = worked.app.register("job", worked.keep)
     began = time.monotonic()
@@ -285,4 +293,46 @@ def test_what_the_broker_doesnt_have_is_refused_before_anything_is_stored() -> N
         with pytest.raises(Unsupported, match="RECORDS"):
             ask()
     assert engine.app.stats(QUEUE) == stats()
+    engine.close()
+
+
+def test_an_interrupt_that_comes_before_the_wait_has_begun_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fetcher is on its way into `acquire` when the worker is stopped: the stop doesn't sit the wait out."""
+    monkeypatch.setattr("gotasks.worker.fetcher.WAIT", 30.0)
+    broker = Faulty("memory://")
+    interrupted = threading.Event()
+    entered = threading.Event()
+
+    def interrupt(queue: str) -> None:
+        interrupted.set()
+        broker.inner.interrupt(queue)
+
+    def enter() -> None:
+        entered.set()
+        assert interrupted.wait(10)
+
+    broker.before["acquire"] = enter
+    monkeypatch.setattr(broker, "interrupt", interrupt)
+    engine = Engine(broker)
+    engine.app.register("keep", engine.keep)
+    engine.app.queue(QUEUE)
+    worker = engine.app.worker(QUEUE)
+    worker.start()
+    assert entered.wait(10)
+    began = time.monotonic()
+    worker.stop()
+    assert time.monotonic() - began < 5
+    engine.close()
+
+
+def test_a_drain_asks_for_no_longer_lease_than_the_broker_has() -> None:
+    broker = Faulty("memory://")
+    broker.limits = msgspec.structs.replace(broker.limits, max_lease=10.0)
+    engine = Engine(broker, how="drain")
+    task = engine.enqueue(engine.keep)
+    engine.run()
+    engine.result(task)
+    assert {asked["lease_for"] for asked in broker.asked} == {10.0}
     engine.close()

@@ -54,11 +54,12 @@ def metrics(port: int) -> str:
 class Running:
     """The program, and what it has printed."""
 
-    def __init__(self, program: Path, url: str) -> None:
+    def __init__(self, program: Path, folder: Path, **env: str) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("GOTASKS_")}
-        environ |= {"GOTASKS_BROKER_URL": url, "PYTHONWARNINGS": "error"}
+        environ |= {"PYTHONWARNINGS": "error", **env}
         self.process = subprocess.Popen(
             [sys.executable, str(program)],
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,12 +100,13 @@ class Running:
 
 
 @pytest.fixture
-def running(program: tuple[Path, int], broker_url: str) -> Iterator[Running]:
-    running = Running(program[0], broker_url)
+def running(program: tuple[Path, int], broker_url: str, tmp_path: Path) -> Iterator[Running]:
+    running = Running(program[0], tmp_path, GOTASKS_BROKER_URL=broker_url)
     yield running
     running.close()
 
 
+@pytest.mark.needs("RECORDS")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_example_runs_and_stops_cleanly(
     running: Running, program: tuple[Path, int], number: signal.Signals
@@ -123,3 +125,13 @@ def test_the_first_example_runs_and_stops_cleanly(
     assert re.search(done, printed, re.MULTILINE), printed
     assert re.search(r"^ready: \d QueueStats\(ready=\d, ", printed, re.MULTILINE), printed
     assert "Traceback" not in printed
+
+
+def test_it_keeps_its_tasks_in_a_file_of_this_folder(program: tuple[Path, int], tmp_path: Path) -> None:
+    running = Running(program[0], tmp_path)
+    try:
+        running.wait_until_it_works()
+        assert (tmp_path / "tasks.db").stat().st_size > 0
+        assert running.stop(signal.SIGTERM) == 0, running.lines
+    finally:
+        running.close()

@@ -10,7 +10,7 @@ import pytest
 from gotasks import App, reentrant
 from gotasks.broker import State
 from gotasks.discovery import open_broker
-from tests.backends.contract import LONG, QUEUE, envelope, eventually, put, stats, take, take_one, write
+from tests.backends.contract import QUEUE, envelope, eventually, put, stats, take, take_one, write
 from tests.redis_server import namespaced
 from tests.resp import Resp
 from tests.servers import Found
@@ -91,17 +91,6 @@ def test_with_task_ttl_0_a_run_leaves_nothing_at_all(redis_url: str, keys: Keys)
     run_all_kinds_of_tasks(app)
     assert keys.all() == {}
     app.close()
-
-
-def test_a_record_has_no_time_to_live_before_its_task_has_ended(redis_url: str, keys: Keys) -> None:
-    """The Go library set it at enqueue and at each update: the record of a waiting task could vanish."""
-    broker = open_broker(redis_url)
-    broker.enqueue([envelope("a"), envelope("b", delay=LONG)])
-    lease = take_one(broker)
-    broker.checkpoint([write(lease)])
-    broker.release([write(lease, seq=2, queue="fatal")])
-    assert {ttl for key, ttl in keys.all().items() if key.startswith("task:")} == {-1}
-    broker.close()
 
 
 def test_a_fatal_task_that_was_dropped_leaves_nothing(redis_url: str, keys: Keys) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -12,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotasks import App
-from tests.chaos import lifeline, netjobs
-from tests.chaos.ends import at_rest, ends
-from tests.chaos.history import Account, End, Expected, Reader
-from tests.chaos.processes import Process, until
+from gotasks.conformance.kit.account import Account, End, Expected
+from gotasks.conformance.kit.ends import at_rest, ends
+from gotasks.conformance.kit.history import Reader
+from gotasks.conformance.kit.process import Process, environment, until
+from tests.chaos import netjobs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Crew:
@@ -37,32 +34,14 @@ class Crew:
         self.processes: list[Process] = []
         self._directory = directory
         self._count = count
-        # Whatever is set for other workers in this shell isn't for these.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GOTASKS_")}
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        self._environment = {
-            **inherited,
-            "GOTASKS_BROKER_URL": url,
-            netjobs.HISTORY: str(directory / "history"),
-            lifeline.VARIABLE: "1",
-            "PYTHONPATH": path,
-        }
+        self._environment = environment(url, **{netjobs.HISTORY: str(directory / "history")})
         self._command = [sys.executable, "-m", "gotasks", "worker", f"{netjobs.__name__}:app"]
         self._command += ["-q", f"{netjobs.QUEUE}:{limit}", f"--lease={lease}"]
 
     def __enter__(self) -> Self:
         for number in range(self._count):
             log = self._directory / f"worker-{number}.log"
-            with log.open("wb") as output:
-                process = subprocess.Popen(
-                    self._command,
-                    env=self._environment,
-                    cwd=self._directory,
-                    stdin=subprocess.PIPE,  # its end tells the worker that the test is no more
-                    stdout=output,
-                    stderr=output,
-                )
-            self.processes.append(Process(process, log))
+            self.processes.append(Process(self._command, self._environment, self._directory, log))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
@@ -120,7 +99,8 @@ class Verdict:
         unknown: Mapping[str, Expected] | None = None,
     ) -> None:
         maybe = unknown or {}
-        found = ends(app, [*expected, *maybe])
+        known = {**expected, **maybe}
+        found = ends(app, history, known, known, [netjobs.QUEUE])
         starts = Counter((each.task, each.step) for each in history.update().entries if each.what == "start")
         received = {task for task, _ in starts}
         stored = {task: each for task, each in maybe.items() if found[task].status or task in received}

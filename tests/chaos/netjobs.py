@@ -6,9 +6,9 @@ import os
 import time
 
 from gotasks import App, ArgsMap, reentrant
+from gotasks.conformance.kit import lifeline
+from gotasks.conformance.kit.history import Writer
 from gotasks.job import step
-from tests.chaos import lifeline
-from tests.chaos.history import Writer
 
 #: Environment of a worker process: the file of the history; whether it ends when its stdin does.
 HISTORY = "CHAOS_HISTORY"

@@ -1,7 +1,8 @@
-"""A call to Redis is cut at every place: after each part of its request, and after each part of its reply.
+"""A call to Redis is cut at every place, and every key of the server is looked at.
 
-Whatever was cut, the state is wholly the old one or wholly the new one, and repeating the call gives the answer that
-the contract promises (`gotasks/broker.py`).
+What a broker's user can see after a cut is shown by the rows of the conformance suite (`rows/sweeps.py`). Here is what
+only its keys tell: all of them are as they were, or all are as after the whole call; also where a server has forgotten
+the script. And what `Queue.enqueue` makes of a cut.
 """
 
 from __future__ import annotations
@@ -10,18 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gotasks import App
 from gotasks.broker import BrokerURL, Envelope, Write
-from gotasks.errors import BrokerUnavailable
+from gotasks.conformance.kit.proxy import Proxy
+from gotasks.conformance.kit.sweep import Cut, sweep
 from gotasks.task import new_task_id
 from gotasks_redis import RedisBroker
 from tests.chaos import netjobs
-from tests.chaos.processes import until
-from tests.chaos.proxy import BOTH, Direction, Proxy
 from tests.redis_server import PrivateRedis
 from tests.resp import Reply, Resp
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 QUEUE = "sweep"
+
+#: More than there are bytes in any of these calls: each is cut everywhere.
+EVERYWHERE = 10_000
 
 State = dict[bytes, Reply]
 
@@ -69,23 +72,9 @@ class Bench:
             return self.eyes.call("ZRANGE", key, "0", "-1", "WITHSCORES")
         raise AssertionError(f"{key!r} is a {kind!r}")
 
-    def connect(self) -> None:
-        """Have the broker behind the proxy connected, so that what is counted next is one call alone."""
-
-        def answered() -> bool:
-            try:
-                self.cut.stats(QUEUE)
-            except BrokerUnavailable:  # an idle connection that was cut is noticed by the next call
-                return False
-            return True
-
-        until(answered, "a connection through the proxy", pause=0.001)
-
-    def connected(self) -> int:
-        """How many clients the server has."""
-        clients = self.eyes.call("CLIENT", "LIST")
-        assert isinstance(clients, bytes)
-        return clients.count(b"\n")
+    def ready(self) -> object:
+        """A call through the proxy that changes nothing."""
+        return self.cut.stats(QUEUE)
 
 
 def places(state: State) -> Counter[bytes]:
@@ -99,53 +88,31 @@ def places(state: State) -> Counter[bytes]:
     return found
 
 
-@dataclass
 class Seen:
     """How often a cut call had been carried out, how often not, and how often it was answered all the same."""
 
-    old: int = 0
-    new: int = 0
-    answered: int = 0
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.replies: Counter[str] = Counter()
 
+    def note(self, cut: Cut[Any, Any], *, done: bool) -> None:
+        """Count one try."""
+        assert done or not cut.answered
+        counter = self.requests if cut.direction == "requests" else self.replies
+        counter["new" if done else "old"] += 1
+        counter["answered"] += cut.answered
 
-def sweep(
-    bench: Bench,
-    direction: Direction,
-    call: Callable[[], object],
-    tried: Callable[[bool], None],
-    *,
-    stride: int = 1,
-) -> None:
-    """Cut `call` after so many of its bytes, from none on, until it comes through; `tried(answered)` after each.
+    def check(self, *, whole: int = 1) -> None:
+        """`whole`: how many commands make up the call."""
+        # Answered: when measured, and in the end. Carried out: also when cut after its last byte.
+        assert self.requests["old"] > 100
+        assert (self.requests["new"], self.requests["answered"]) == (3, 2)
+        assert (self.replies["old"] > 0) is (whole > 1)
+        assert self.replies["new"] >= 6
+        assert self.replies["answered"] == 3  # also when cut after its last byte
 
-    Each place is `stride` bytes after the one before, but none of the last bytes is left out.
-    """
-    call()  # with this one the server learns the script
-    tried(True)
-    bench.connect()
-    meter = bench.proxy.cut_after(direction, 1 << 40)
-    call()
-    bench.proxy.disarm()
-    tried(True)
-    total = (1 << 40) - meter.left
-    for count in [*range(0, total - 8, stride), *range(max(0, total - 8), total + 50)]:
-        bench.connect()
-        trap = bench.proxy.cut_after(direction, count)
-        try:
-            call()
-        except BrokerUnavailable:
-            answered = False
-        else:
-            answered = True
-        bench.proxy.disarm()
-        if trap.sprung:
-            # The server has read all that it will ever get of this call.
-            until(lambda: bench.connected() <= 2, "the end of the connection, on the server", pause=0.001)
-        tried(answered)
-        if not trap.sprung:
-            assert answered
-            return
-    raise AssertionError(f"a call of {total} bytes should have come through")
+    def __str__(self) -> str:
+        return f"requests {dict(self.requests)}, replies {dict(self.replies)}"
 
 
 # -- writes under a lease -------------------------------------------------------------------------
@@ -180,75 +147,52 @@ def _with(write: Write, *, delay: float = 0.0, queue: str | None = None) -> Writ
     return Write(lease=write.lease, body=write.body, seq=write.seq, delay=delay, queue=queue)
 
 
-@pytest.mark.parametrize("direction", BOTH)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_a_write_that_is_cut_anywhere(
-    private_redis: Callable[..., PrivateRedis],
-    operation: Operation,
-    direction: Direction,
-    figures: Callable[[str], None],
+    private_redis: Callable[..., PrivateRedis], operation: Operation, figures: Callable[[str], None]
 ) -> None:
     seen = Seen()
     with Bench(private_redis()) as bench:
-        writes: list[Write] = []
         before: State = {}
 
-        def prepare() -> None:
+        def prepare() -> list[Write]:
             nonlocal before
             bench.eyes.call("FLUSHALL")
             envelopes = [Envelope(id=new_task_id(), queue=QUEUE, body=b"old") for _ in range(2)]
             bench.direct.enqueue(envelopes)
             leases = bench.direct.acquire(QUEUE, limit=2, wait=0, lease_for=1000)
-            writes[:] = [operation.form(Write(lease=lease, body=b"new", seq=1)) for lease in leases]
-            assert len(writes) == 2
+            assert len(leases) == 2
             before = bench.state()
+            return [operation.form(Write(lease=lease, body=b"new", seq=1)) for lease in leases]
 
-        def tried(answered: bool) -> None:
+        operation.call(bench.direct, prepare())  # with this one the server learns the script
+        for cut in sweep(
+            bench.proxy,
+            lambda writes: operation.call(bench.cut, writes),
+            prepare=prepare,
+            ready=bench.ready,
+            most=EVERYWHERE,
+        ):
             middle = bench.state()
-            bench.connect()
-            lost = operation.call(bench.cut, writes)  # the repeat, unchanged
+            lost = operation.call(bench.direct, cut.given)  # the repeat, unchanged
             after = bench.state()
-            assert middle in (before, after)
-            done = middle == after
-            assert done or not answered
-            assert lost == ({write.lease.receipt for write in writes} if done and operation.ends else set())
+            assert middle in (before, after), cut
+            ended = middle == after and operation.ends
+            assert lost == ({each.lease.receipt for each in cut.given} if ended else set())
             copies = places(after)
-            assert [copies[write.lease.envelope.id.encode()] for write in writes] == [operation.copies] * 2
+            assert [copies[each.lease.envelope.id.encode()] for each in cut.given] == [operation.copies] * 2
             assert b"old" not in str(after).encode()
-            seen.old += not done
-            seen.new += done
-            seen.answered += answered
-            prepare()
-
-        prepare()
-        sweep(bench, direction, lambda: operation.call(bench.cut, writes), tried)
+            seen.note(cut, done=middle == after)
     figures(str(seen))
-    _check(seen, direction)
-
-
-def _check(seen: Seen, direction: Direction, *, whole: int = 1) -> None:
-    """`whole`: how many commands make up the call."""
-    if direction == "requests":
-        # Answered: twice in the beginning and once in the end. Carried out: also when cut after its last byte.
-        assert seen.old > 100
-        assert seen.new == 4
-        assert seen.answered == 3
-    else:
-        assert (seen.old > 0) is (whole > 1)
-        assert seen.new >= 7
-        assert seen.answered == 4
+    seen.check()
 
 
 # -- enqueue --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["script-known", "script-unknown"])
-@pytest.mark.parametrize("direction", BOTH)
 def test_an_enqueue_that_is_cut_anywhere(
-    private_redis: Callable[..., PrivateRedis],
-    direction: Direction,
-    known: bool,
-    figures: Callable[[str], None],
+    private_redis: Callable[..., PrivateRedis], known: bool, figures: Callable[[str], None]
 ) -> None:
     """The broker's own call: it stored all or nothing, and sent again it stores what isn't there.
 
@@ -256,44 +200,36 @@ def test_an_enqueue_that_is_cut_anywhere(
     """
     seen = Seen()
     with Bench(private_redis()) as bench:
-        envelopes: list[Envelope] = []
 
-        def prepare() -> None:
+        def prepare() -> list[Envelope]:
             bench.eyes.call("FLUSHALL")
             if not known:
                 bench.eyes.call("SCRIPT", "FLUSH")
-                bench.connect()  # its own script is known again
-            envelopes[:] = [Envelope(id=new_task_id(), queue=QUEUE, body=b"body") for _ in range(2)]
+                bench.ready()  # its own script is known again
+            return [Envelope(id=new_task_id(), queue=QUEUE, body=b"body") for _ in range(2)]
 
-        def tried(answered: bool) -> None:
+        bench.direct.enqueue(prepare())
+        for cut in sweep(
+            bench.proxy,
+            bench.cut.enqueue,
+            prepare=prepare,
+            ready=bench.ready,
+            most=EVERYWHERE if known else 250,
+        ):
             middle = bench.state()
-            bench.connect()
-            there = bench.cut.enqueue(envelopes)
+            there = bench.direct.enqueue(cut.given)
             after = bench.state()
-            assert middle in ({}, after)
-            done = middle == after
-            assert done or not answered
-            assert there == ({each.id: each.id for each in envelopes} if done else {})
-            assert places(after) == {each.id.encode(): 1 for each in envelopes}
-            seen.old += not done
-            seen.new += done
-            seen.answered += answered
-            prepare()
-
-        prepare()
-        stride = 1 if direction == "replies" or known else 16
-        sweep(bench, direction, lambda: bench.cut.enqueue(envelopes), tried, stride=stride)
+            assert middle in ({}, after), cut
+            assert there == ({each.id: each.id for each in cut.given} if middle else {})
+            assert places(after) == {each.id.encode(): 1 for each in cut.given}
+            seen.note(cut, done=middle == after)
     figures(str(seen))
-    _check(seen, direction, whole=1 if known else 2)
+    seen.check(whole=1 if known else 2)
 
 
-@pytest.mark.parametrize("direction", BOTH)
 @pytest.mark.parametrize("repeats", [True, False], ids=["repeats", "raises"])
 def test_a_program_whose_enqueue_is_cut_anywhere(
-    private_redis: Callable[..., PrivateRedis],
-    direction: Direction,
-    repeats: bool,
-    figures: Callable[[str], None],
+    private_redis: Callable[..., PrivateRedis], repeats: bool, figures: Callable[[str], None]
 ) -> None:
     """`Queue.enqueue`: it returned, so the task is there once; it raised, so it's there once or not, and is named."""
     outcomes: Counter[str] = Counter()
@@ -302,32 +238,28 @@ def test_a_program_whose_enqueue_is_cut_anywhere(
         app = App(bench.cut, task_ttl=1000 if repeats else 10)
         app.register("single", netjobs.work)
         queue = app.queue(QUEUE)
-        task_id = ""
+        queue.enqueue("single", netjobs.first_args(1))
 
-        def enqueue() -> None:
-            nonlocal task_id
-            try:
-                task_id = queue.enqueue("single", netjobs.first_args(1)).id
-            except BrokerUnavailable as error:
-                (task_id,) = error.ids
-                raise
-
-        def tried(answered: bool) -> None:
+        # A repeat comes after a pause, so there are fewer of them.
+        for cut in sweep(
+            bench.proxy,
+            lambda _: queue.enqueue("single", netjobs.first_args(1)).id,
+            prepare=lambda: bench.eyes.call("FLUSHALL"),
+            ready=bench.ready,
+            most=50 if repeats else EVERYWHERE,
+        ):
+            (task_id,) = cut.error.ids if cut.error else (cut.answer,)
+            assert task_id is not None
             state = bench.state()
             found = places(state)
             assert set(found) <= {task_id.encode()}
             assert len([key for key in state if b":task:" in key]) == len(found)
             count = found[task_id.encode()]
-            assert count == 1 if answered else count <= 1
-            outcomes[f"{'returned' if answered else 'raised'}, stored {count}"] += 1
-            bench.eyes.call("FLUSHALL")
-
-        # A repeat comes after a pause, so there are fewer of them.
-        stride = 12 if direction == "requests" and repeats else 1
-        sweep(bench, direction, enqueue, tried, stride=stride)
+            assert count == 1 if cut.answered else count <= 1
+            outcomes[f"{'returned' if cut.answered else 'raised'}, stored {count}"] += 1
     figures(str(dict(outcomes)))
     if repeats:
         assert set(outcomes) == {"returned, stored 1"}
     else:
-        assert outcomes["raised, stored 1"] >= 1
-        assert outcomes["raised, stored 0"] >= 50 or direction == "replies"
+        assert outcomes["raised, stored 1"] >= 2
+        assert outcomes["raised, stored 0"] >= 50

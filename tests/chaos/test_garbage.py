@@ -15,6 +15,7 @@ import pytest
 
 from gotasks import App, ArgsMap, codec, reentrant
 from gotasks.broker import Envelope
+from gotasks.conformance.kit.process import until
 from gotasks.errors import InvalidArgs, PayloadTooLarge, TaskFailed, TaskNotFound
 from gotasks.fatal import FatalTask
 from gotasks.job import step
@@ -22,7 +23,6 @@ from gotasks.logs import LogListener
 from gotasks.task import Outcome, Status, new_task_id
 from tests.chaos import netjobs
 from tests.chaos.netcrew import Crew, settled
-from tests.chaos.processes import until
 from tests.resp import Resp
 
 QUEUE = netjobs.QUEUE

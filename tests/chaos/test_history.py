@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.history import Account, End, Entry, Expected, Reader, Writer
+from gotasks.conformance.kit.account import Account, End, Expected
+from gotasks.conformance.kit.history import Entry, Reader, Writer
 
 WANTED = {"n": 1, "trail": [0, 1, 2]}
 PLAIN = Expected(steps=("a", "b", "c"), reentrant=(True, False, True), args=WANTED)
@@ -20,36 +22,63 @@ IN_DOUBT = End(status="fatal", outcome="in_doubt", step="b")
 GOOD = "+0 -0 +1 -1 +2 -2"
 
 
+_WORD = re.compile(r"([-+!*x])(\d?)(?:\[(\d*)\])?")
+_KINDS = {"+": "start", "-": "end", "!": "confirmed", "*": "done", "x": "raised"}
+
+
 def entries(script: str, task: str = "t") -> list[Entry]:
-    """`+1` is a start of step 1, `-1` its end."""
-    return [
-        Entry(what="start" if word[0] == "+" else "end", pid=1, task=task, step=int(word[1:]))
-        for word in script.split()
-    ]
+    """`+1` is a start of step 1, `+1[02]` one whose args map says that steps 0 and 2 were there; `-1` is its end.
+
+    `x1`: it raised. `!1`: a checkpoint before step 1 was confirmed. `*`: the task was acked.
+    """
+    found = []
+    for word in script.split():
+        match = _WORD.fullmatch(word)
+        assert match is not None
+        kind, step, trail = match.groups()
+        seen = None if trail is None else tuple(map(int, trail))
+        found.append(Entry(what=_KINDS[kind], pid=1, task=task, step=int(step or -1), trail=seen))
+    return found
 
 
 def account(
-    script: str, *, end: End = DONE, expected: Expected = PLAIN, resumed: Mapping[str, int] | None = None
+    script: str,
+    *,
+    end: End = DONE,
+    expected: Expected = PLAIN,
+    resumed: Mapping[str, int] | None = None,
+    unknown: Collection[str] = (),
 ) -> Account:
-    return Account(entries(script), {"t": expected}, {"t": end}, resumed or {})
+    return Account(entries(script), {"t": expected}, {"t": end}, resumed or {}, unknown)
 
 
 @pytest.mark.parametrize(
     "good",
     [
         account(GOOD),
+        account("+0[] -0 !1 +1[0] -1 !2 +2[01] -2 *"),
         account("+0 +0 -0 +1 -1 +2 +2 -2"),  # a reentrant step died and was run again
+        account("+0 x0 +0 x0 +0 -0 +1 -1 +2 -2"),  # it raised and was tried again
         account("+0 -0 +1 +1 -1 +2 -2", expected=AGAIN),
         account("+0 -0 +1 -1 +2 -2 -1", expected=AGAIN),  # a zombie's handler ends late
+        account("+0 -0 !1 +1 -1 +1[0] -1 !2 +2 -2", expected=AGAIN),  # its checkpoint didn't arrive
+        account("+0 -0 +1 -1 +2 -2 +2[01] -2 *"),  # its ack didn't arrive
         account("+0 -0 +1", end=IN_DOUBT),
         account("+0 -0 +1 -1", end=IN_DOUBT),  # ended, and its checkpoint didn't arrive
         account("+0 -0", end=IN_DOUBT),  # delivered, and not begun
         account("+0 -0 +1 +1 -1 +2 -2", resumed={"t": 1}),
+        account(GOOD, end=End(status="done")),  # nobody knows with which args
+        account("", end=End(status=""), unknown={"t"}),  # its enqueue wasn't carried out
+        account(GOOD, unknown={"t"}),  # it was
     ],
-    ids=lambda each: " ".join(f"{entry.what}{entry.step}" for entry in each.entries),
+    ids=lambda each: " ".join(f"{entry.what}{entry.step}" for entry in each.entries) or "nothing",
 )
 def test_what_is_allowed(good: Account) -> None:
     assert good.problems() == []
+
+
+def test_an_unknown_task_that_was_begun_may_not_be_lost() -> None:
+    assert account("+0 -0", end=End(status=""), unknown={"t"}).problems() == ["lost: t is nowhere"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +102,42 @@ def test_lost_args(trail: list[int]) -> None:
 
 def test_a_task_that_nobody_enqueued() -> None:
     bad = Account([*entries(GOOD), *entries("+0", task="x")], {"t": PLAIN}, {"t": DONE})
-    assert bad.problems() == ["lost: x was run, and nobody enqueued it"]
+    assert bad.problems() == ["unexpected: x is known, and nobody enqueued it"]
+
+
+def test_a_task_that_nobody_enqueued_and_that_lies_somewhere() -> None:
+    bad = Account(entries(GOOD), {"t": PLAIN}, {"t": DONE, "x": End(status="fatal", outcome="failed")})
+    assert bad.problems() == ["unexpected: x is known, and nobody enqueued it"]
+
+
+def test_duplicated_at_rest() -> None:
+    assert account(GOOD, end=End(status="done", args=WANTED, copies=2)).problems() == [
+        "duplicated: t is in 2 places"
+    ]
+
+
+def test_duplicated_in_time() -> None:
+    assert account(f"{GOOD} * *").problems() == ["duplicated: t was done 2 times"]
+
+
+@pytest.mark.parametrize(
+    "script, step, trail",
+    [
+        ("+0[] -0 +1[] -1 +2[01] -2", 1, []),  # a step got the args of the one before
+        ("+0[] -0 +1[0] -1 +2[0] -2", 2, [0]),
+        ("+0[] -0 +1[0] -1 +2[011] -2", 2, [0, 1, 1]),  # a result was applied twice
+        ("+0[7] -0 +1[0] -1 +2[01] -2", 0, [7]),  # it began with the args of another task
+    ],
+)
+def test_strayed(script: str, step: int, trail: list[int]) -> None:
+    assert account(script).problems() == [f"strayed: t started step {step} with the args after steps {trail}"]
+
+
+@pytest.mark.parametrize("script", ["+0 -0 !1 +0 -0 +1 -1 +2 -2", "+0 -0 !1 !1 +0 +1 -0 -1 +2 -2"])
+def test_resumed_below_a_checkpoint(script: str) -> None:
+    assert account(script).problems() == [
+        "rewound: t started step 0, and a checkpoint before step 1 was confirmed"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gotasks import App, ArgsMap
+from gotasks.conformance.kit.process import until
 from gotasks.errors import Rejected, TaskNotFound
 from gotasks.events import BrokerDown, Event
 from gotasks.job import step
 from gotasks.task import Status
 from tests.chaos.netcrew import settled
 from tests.chaos.netjobs import QUEUE
-from tests.chaos.processes import until
 from tests.redis_server import PrivateRedis
 from tests.resp import Reply, Resp, RespError
 

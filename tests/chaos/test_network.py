@@ -13,13 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from gotasks import App, dispatch
+from gotasks.conformance.kit.account import Expected
+from gotasks.conformance.kit.process import until
+from gotasks.conformance.kit.proxy import Proxy
+from gotasks.conformance.kit.traffic import BOTH, Direction
 from gotasks.errors import BrokerUnavailable
 from gotasks.task import Status
 from tests.chaos import netjobs
-from tests.chaos.history import Expected
 from tests.chaos.netcrew import Crew, Verdict, settled
-from tests.chaos.processes import until
-from tests.chaos.proxy import BOTH, Direction, Proxy
 from tests.resp import Reply, Resp
 
 if TYPE_CHECKING:

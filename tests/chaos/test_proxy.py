@@ -9,17 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.processes import until
-from tests.chaos.proxy import Proxy
+from gotasks.conformance.kit.process import until
+from gotasks.conformance.kit.proxy import Proxy
 
 
 class Echo:
     """A server that sends back what it gets, in capitals."""
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.create_server((host, 0), family=family)
         self.port: int = self.listener.getsockname()[1]
         self.received = b""  #: on all connections
+        self.reads: list[int] = []  #: how many bytes came at a time
         self.ends = 0  #: connections whose end it has seen
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -36,6 +38,7 @@ class Echo:
             try:
                 while data := connection.recv(65536):
                     self.received += data
+                    self.reads.append(len(data))
                     connection.sendall(data.upper())
             except OSError:
                 pass
@@ -190,6 +193,33 @@ def test_a_cut_after_so_many_bytes_of_a_reply(client: socket.socket, proxy: Prox
     assert client.recv(1) == b""
 
 
+def test_a_cut_that_is_a_reset(client: socket.socket, proxy: Proxy, echo: Echo) -> None:
+    trap = proxy.cut_after("replies", 2, reset=True)
+    client.sendall(b"ping")
+    assert trap.wait(5)
+    with pytest.raises(ConnectionResetError):
+        _reads(client, 4)
+    until(lambda: echo.ends == 1, "the end on the server")
+
+
+def test_a_cut_is_settled_when_the_server_has_closed_its_end() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Proxy(*listener.getsockname()) as proxy,
+        _client(proxy) as client,
+    ):
+        server, _ = listener.accept()
+        trap = proxy.cut_after("requests", 4)
+        client.sendall(b"ping")
+        assert trap.wait(5)
+        assert _reads(client, 1) == b""
+        assert _reads(server, 5) == b"ping"
+        server.sendall(b"nobody hears that")
+        assert not trap.settled(0.1)
+        server.close()
+        assert trap.settled(5)
+
+
 def test_a_trap_that_is_disarmed(client: socket.socket, proxy: Proxy) -> None:
     trap = proxy.cut_after("replies", 2)
     proxy.disarm()
@@ -204,6 +234,32 @@ def test_a_delay(client: socket.socket, proxy: Proxy) -> None:
     assert 0.2 <= time.monotonic() - began < 2
 
 
+def test_slices(client: socket.socket, proxy: Proxy, echo: Echo) -> None:
+    proxy.slices = 1
+    assert _asks(client, b"x" * 2000) == b"X" * 2000
+    assert len(echo.reads) > 100  # some come together where the reader is slow
+
+
+def test_what_has_passed_is_counted(client: socket.socket, proxy: Proxy, echo: Echo) -> None:
+    assert _asks(client) == b"PING"
+    assert proxy.passed == {"requests": 4, "replies": 4}
+    with proxy.black_hole("replies"):
+        client.sendall(b"lost")
+        until(lambda: echo.received == b"pinglost", "the request")
+        assert proxy.passed == {"requests": 8, "replies": 4}
+
+
+@pytest.mark.parametrize("host, name", [("127.0.0.1", "localhost"), ("::1", "::1")])
+def test_a_server_that_is_known_by_name_or_by_ipv6(host: str, name: str) -> None:
+    try:
+        echo = Echo(host)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Proxy(name, echo.port) as proxy, _client(proxy) as client:
+        assert _asks(client) == b"PING"
+    echo.listener.close()
+
+
 def test_a_server_that_is_away(proxy: Proxy, echo: Echo) -> None:
     echo.listener.shutdown(socket.SHUT_RDWR)
     echo.listener.close()
@@ -213,4 +269,5 @@ def test_a_server_that_is_away(proxy: Proxy, echo: Echo) -> None:
 
 def test_the_url_keeps_all_but_its_address(proxy: Proxy) -> None:
     assert proxy.through("redis://u:p@example.org:6379/3?a=b") == f"redis://u:p@127.0.0.1:{proxy.port}/3?a=b"
+    assert proxy.through("redis://[::1]:6379/3") == f"redis://127.0.0.1:{proxy.port}/3"
     assert proxy.through("redis://example.org") == f"redis://127.0.0.1:{proxy.port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("GOTASKS_", "PYTHON", "VIRTUAL_ENV"))
+    if not name.startswith(("GOTASKS_", "PYTHON", "PYTEST_", "VIRTUAL_ENV"))
 }
 
 
@@ -47,6 +48,11 @@ class Installation:
         """Run a program that sees nothing but the environment."""
         return self._run(str(self.environment / "bin" / "python"), "-I", "-c", code)
 
+    def pip_install(self, *words: str) -> None:
+        """Install into the environment. By this one's pip, for that costs less than to make one there."""
+        pip = (sys.executable, "-m", "pip", "--python", str(self.environment), "--disable-pip-version-check")
+        checked(*pip, "--quiet", "install", "--no-compile", *words)
+
     def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             words,
@@ -55,7 +61,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=400,
         )
 
 
@@ -67,16 +73,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Build wheel and sdist from the checkout, and another wheel from the sdist."""
-    here, unpacked, again = (tmp_path_factory.mktemp(name) for name in ("dist", "unpacked", "again"))
-    _build("--sdist", "--wheel", "--outdir", str(here), str(ROOT))
-    (sdist,) = here.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(unpacked, filter="data")
-    (source,) = unpacked.iterdir()
-    _build("--wheel", "--outdir", str(again), str(source))
-    (wheel,) = here.glob("*.whl")
-    (wheel_of_sdist,) = again.glob("*.whl")
+    """Wheel and sdist of the checkout, and another wheel from the sdist. Built once for all processes of the tests."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    base = tmp_path_factory.getbasetemp()
+    home = (base if alone else base.parent) / "built"
+    home.mkdir(exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "again").exists():
+            (sdist,) = build(ROOT, home / "dist", "--sdist", "--wheel", suffix=".tar.gz")
+            with tarfile.open(sdist) as archive:
+                archive.extractall(home / "unpacked", filter="data")
+            (source,) = (home / "unpacked").iterdir()
+            build(source, home / "again", "--wheel")
+    (sdist,) = (home / "dist").glob("*.tar.gz")
+    (wheel,) = (home / "dist").glob("*.whl")
+    (wheel_of_sdist,) = (home / "again").glob("*.whl")
     return Built(wheel, sdist, wheel_of_sdist)
 
 
@@ -86,13 +98,10 @@ def install(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     def install(extras: str) -> Installation:
         environment = tmp_path_factory.mktemp("environment")
-        venv.create(environment, with_pip=True)
-        _checked(
-            str(environment / "bin" / "python"),
-            *("-m", "pip", "--disable-pip-version-check", "--quiet", "install"),
-            f"gotasks{extras} @ {built.wheel.as_uri()}",
-        )
-        return Installation(environment, tmp_path_factory.mktemp("elsewhere"))
+        venv.create(environment)
+        installation = Installation(environment, tmp_path_factory.mktemp("elsewhere"))
+        installation.pip_install(f"gotasks{extras} @ {built.wheel.as_uri()}")
+        return installation
 
     return install
 
@@ -104,16 +113,31 @@ def with_redis(install: Callable[[str], Installation]) -> Installation:
 
 
 @pytest.fixture(scope="session")
+def with_sql(install: Callable[[str], Installation]) -> Installation:
+    """The wheel with the sql extra: SQLAlchemy, and the driver that Python has."""
+    return install("[sql]")
+
+
+@pytest.fixture(scope="session")
+def with_conformance(install: Callable[[str], Installation]) -> Installation:
+    """The wheel with the conformance extra; plug-ins may be installed beside it."""
+    return install("[conformance]")
+
+
+@pytest.fixture(scope="session")
 def bare(install: Callable[[str], Installation]) -> Installation:
     """The wheel without any extra."""
     return install("")
 
 
-def _build(*arguments: str) -> None:
-    _checked(sys.executable, "-m", "build", *arguments)
+def build(source: Path, out: Path, *words: str, suffix: str = ".whl") -> list[Path]:
+    """Build what the words say from a source tree; the files with that suffix. The backend is this environment's."""
+    checked(sys.executable, "-m", "build", "--no-isolation", *words, "--outdir", str(out), str(source))
+    return list(out.glob(f"*{suffix}"))
 
 
-def _checked(*words: str) -> None:
+def checked(*words: str) -> None:
+    """Run a program to its end; the test fails if it does."""
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode != 0:
         pytest.fail(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tomli
 
+from gotasks import __version__
 from tests.packaging.conftest import ROOT, Built, Installation
 
 
@@ -51,7 +52,9 @@ def test_wheel_holds_the_packages_and_nothing_else(built: Built) -> None:
     code = {name for name in shipped if ".dist-info/" not in name}
 
     assert code == set().union(*(files(package) for package in packages))
-    assert {"gotasks/py.typed", "gotasks_redis/py.typed"} <= code
+    assert {
+        f"{name}/py.typed" for name in ("gotasks", "gotasks_rabbitmq", "gotasks_redis", "gotasks_sql")
+    } <= code
     assert any(name.startswith("gotasks_redis/lua/") and name.endswith(".lua") for name in code)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in shipped)
 
@@ -63,7 +66,8 @@ def test_metadata(built: Built) -> None:
 
     assert "\nLicense-Expression: GPL-3.0-only\n" in metadata
     assert "\nRequires-Python: >=3.10\n" in metadata
-    assert "\nProvides-Extra: redis\n" in metadata
+    for extra in ("redis", "sql", "postgres", "mysql", "mariadb", "rabbitmq"):
+        assert f"\nProvides-Extra: {extra}\n" in metadata
 
 
 def test_sdist_holds_the_whole_project(built: Built) -> None:
@@ -80,11 +84,11 @@ def test_wheel_built_from_the_sdist_is_the_same(built: Built) -> None:
     assert names(built.wheel_of_sdist) == names(built.wheel)
 
 
-def test_version(with_redis: Installation, pyproject: dict[str, Any]) -> None:
+def test_version(with_redis: Installation) -> None:
     done = with_redis.gotasks("--version")
 
     assert done.returncode == 0, done.stderr
-    assert pyproject["project"]["version"] in done.stdout
+    assert __version__ in done.stdout
 
 
 def test_code_comes_from_the_wheel(with_redis: Installation) -> None:
@@ -97,12 +101,14 @@ def test_code_comes_from_the_wheel(with_redis: Installation) -> None:
         assert Path(file).is_relative_to(with_redis.environment)
 
 
-def test_brokers_are_listed(with_redis: Installation) -> None:
+def test_brokers_are_listed(with_redis: Installation, pyproject: dict[str, Any]) -> None:
+    """Those whose driver isn't there too."""
     done = with_redis.gotasks("brokers", "--json")
 
     assert done.returncode == 0, done.stderr
-    listed = json.loads(done.stdout)
-    assert {"memory", "redis", "rediss", "unix"} <= {broker["scheme"] for broker in listed}
+    listed = {broker["scheme"] for broker in json.loads(done.stdout)}
+    assert {"memory", "redis", "sqlite", "postgresql", "mysql", "mariadb", "amqp"} <= listed
+    assert listed == pyproject["project"]["entry-points"]["gotasks.brokers"].keys()
 
 
 def test_demo(with_redis: Installation) -> None:
@@ -135,7 +141,9 @@ def test_broker_is_found_by_url(with_redis: Installation, url: str, shared: bool
 
 def test_core_imports_no_driver(with_redis: Installation) -> None:
     done = with_redis.python(
-        "import sys, gotasks, gotasks.cli; print(sorted({'redis', 'gotasks_redis', 'pytest'} & sys.modules.keys()))"
+        "import sys, gotasks, gotasks.cli\n"
+        "others = {'redis', 'gotasks_redis', 'sqlalchemy', 'gotasks_sql', 'pika', 'gotasks_rabbitmq', 'pytest'}\n"
+        "print(sorted(others & sys.modules.keys()))"
     )
 
     assert done.returncode == 0, done.stderr
@@ -148,10 +156,49 @@ def test_core_works_without_extras(bare: Installation) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_missing_driver_is_one_sentence_with_the_fix(bare: Installation) -> None:
-    done = bare.gotasks("queues", "--broker", "redis://:secret@127.0.0.1:1/0")
+@pytest.mark.parametrize(
+    "url, fix",
+    [
+        ("redis://:secret@127.0.0.1:1/0", "redis:// needs the 'redis' package: pip install 'gotasks[redis]'"),
+        ("sqlite:///tasks.db", "sqlite:// needs the 'sqlalchemy' package: pip install 'gotasks[sql]'"),
+    ],
+)
+def test_missing_driver_is_one_sentence_with_the_fix(bare: Installation, url: str, fix: str) -> None:
+    says_the_fix(bare, url, fix)
 
-    assert done.returncode != 0
-    assert "redis:// needs the 'redis' package: pip install 'gotasks[redis]'" in " ".join(done.stderr.split())
+
+@pytest.mark.parametrize(
+    "url, fix",
+    [
+        ("postgresql://me:secret@127.0.0.1:1/x", "the 'psycopg' package: pip install 'gotasks[postgres]'"),
+        ("mysql://me:secret@127.0.0.1:1/x", "the 'pymysql' package: pip install 'gotasks[mysql]'"),
+        ("mariadb://me:secret@127.0.0.1:1/x", "the 'pymysql' package: pip install 'gotasks[mariadb]'"),
+    ],
+)
+def test_a_database_whose_driver_is_missing_names_its_own_extra(
+    with_sql: Installation, url: str, fix: str
+) -> None:
+    says_the_fix(with_sql, url, fix)
+
+
+def says_the_fix(installation: Installation, url: str, fix: str) -> None:
+    done = installation.gotasks("queues", "--broker", url)
+
+    assert done.returncode == 2, done.stderr
+    assert fix in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_the_sql_extra_is_enough_for_a_file(with_sql: Installation) -> None:
+    done = with_sql.python(
+        "from gotasks import App\n"
+        "def double(args): return {'n': args['n'] * 2}\n"
+        "app = App('sqlite:///shop.db')\n"
+        "app.register('double', double)\n"
+        "task = app.queue('orders').enqueue('double', {'n': 21})\n"
+        "app.drain()\n"
+        "print(task.wait(timeout=10))"
+    )
+
+    assert (done.returncode, done.stdout) == (0, "{'n': 42}\n"), done.stderr

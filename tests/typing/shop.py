@@ -145,6 +145,9 @@ def produce() -> None:
     orders.enqueue(checkout, Order(1), delay=1.5, priority=3, unique="key", task_id="id")
     orders.enqueue(checkout)
     assert_type(orders.enqueue_many(checkout, ({"order": n} for n in range(3))), list[TaskHandle])
+    assert_type(orders.enqueue(checkout, Order(1), connection=object()), TaskHandle)
+    assert_type(orders.enqueue_many(checkout, [Order(1)], connection=object()), list[TaskHandle])
+    assert_type(task.cancel(), bool)
     try:
         assert_type(task.wait(timeout=10), dict[str, Any])
     except TaskFailed as error:
@@ -157,6 +160,9 @@ async def produce_async() -> None:
     """The same on an event loop."""
     task = await orders.aenqueue("checkout", {"order": 42})
     await orders.aenqueue_many("checkout", [{"order": 43}])
+    assert_type(await orders.aenqueue("checkout", {"order": 42}, connection=object()), TaskHandle)
+    assert_type(await orders.aenqueue_many("checkout", [{}], connection=object()), list[TaskHandle])
+    assert_type(await task.acancel(), bool)
     assert_type(await task.astatus(), Status)
     assert_type(await task.await_result(timeout=10), dict[str, Any])
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
+import subprocess
+import sys
 import uuid
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -81,7 +84,7 @@ def test_large_whole_numbers_stay_what_they_are(number: int) -> None:
         {"deep": [{"\udfff": 1}]},
         {"n": 1 + 2j},
     ],
-    ids=str,
+    ids=lambda bad: re.sub(" at 0x[0-9a-f]+", "", str(bad)),  # the same in every process
 )
 def test_what_json_cant_hold_is_refused(encode: Any, bad: Any) -> None:
     with pytest.raises(InvalidArgs):
@@ -248,3 +251,50 @@ def test_models_inside_models_and_inside_maps() -> None:
         "outer": plain,
         "list": [{"order": 2, "note": "none"}],
     }
+
+
+_SLOTS = """
+import dataclasses, sys, threading
+from gotasks import from_args_map
+sys.setswitchinterval(1e-6)
+for _ in range(60):
+    empty = dataclasses.field(default_factory=list)
+    inner = dataclasses.make_dataclass("Inner", [("a", int, 0), ("b", "list[str]", empty)])
+    fields = [("one", inner), ("many", list[inner]), ("named", dict[str, inner])]
+    args_class = dataclasses.make_dataclass("Args", fields)
+    start = threading.Barrier(8)
+    def convert():
+        start.wait()
+        from_args_map({"one": {}, "many": [{}], "named": {"x": {}}}, args_class)
+    threads = [threading.Thread(target=convert) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+
+
+def test_slots_that_meet_a_class_for_the_first_time_together() -> None:
+    """Learning a class is nothing that msgspec does safely on two threads: it ended the worker by SIGSEGV."""
+    assert subprocess.run([sys.executable, "-c", _SLOTS], check=False).returncode == 0
+
+
+_CONVERTED: list[object] = []
+
+
+@dataclasses.dataclass
+class Inner:
+    number: int
+
+
+@dataclasses.dataclass
+class MakesAnother:
+    inner: dict[str, int]
+
+    def __post_init__(self) -> None:
+        _CONVERTED.append(from_args_map(self.inner, Inner))
+
+
+@pytest.mark.timeout(10)
+def test_a_class_that_converts_another_when_it_is_made() -> None:
+    from_args_map({"inner": {"number": 1}}, MakesAnother)
+
+    assert [Inner(1)] == _CONVERTED

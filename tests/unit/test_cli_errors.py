@@ -21,7 +21,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
 
 def sentence(cli: Cli, *words: str, code: int = 2, **env: str) -> str:
     """The one line that a failing command says; nothing is on stdout."""
-    done = cli.run(*words, code=code, **env)
+    done = cli.run(*words, code=code, timeout=50, **env)
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
@@ -31,7 +31,7 @@ def sentence(cli: Cli, *words: str, code: int = 2, **env: str) -> str:
 
 def test_help_teaches(cli: Cli) -> None:
     shown = cli.run("--help").stdout
-    for command in ("worker", "enqueue", "status", "queues", "fatal", "brokers", "purge", "demo"):
+    for command in ("worker", "enqueue", "status", "cancel", "queues", "fatal", "brokers", "purge", "demo"):
         assert f"\n  {command} " in shown
     assert "Exit codes:\n    0  done\n" in shown
     shown = cli.run("worker", "-h").stdout
@@ -156,6 +156,7 @@ def test_a_broker_that_lives_in_one_process_is_refused(cli: Cli) -> None:
     commands = [
         ("queues",),
         ("status", "x"),
+        ("cancel", "x"),
         ("fatal", "list"),
         ("fatal", "retry", "x"),
         ("purge", "orders", "--yes"),
@@ -181,11 +182,15 @@ def test_brokers(cli: Cli) -> None:
     assert "redis://" in cli.run("brokers").stdout
 
 
-def test_brokers_says_how_to_install_a_missing_driver(cli: Cli) -> None:
-    cli.module("redis", "raise ModuleNotFoundError(\"No module named 'redis'\", name='redis')")
+@pytest.mark.parametrize(
+    "scheme, driver", [("redis", "redis"), ("mysql", "pymysql"), ("postgresql", "psycopg")]
+)
+def test_brokers_says_how_to_install_a_missing_driver(cli: Cli, scheme: str, driver: str) -> None:
+    cli.module(driver, f"raise ModuleNotFoundError(\"No module named '{driver}'\", name='{driver}')")
     found = {each["scheme"]: each for each in cli.json("brokers", PYTHONPATH=str(cli.directory))}
-    assert "pip install 'gotasks[redis]'" in found["redis"]["error"]
-    assert found["redis"]["capabilities"] is None
+    extra = {"postgresql": "postgres"}.get(scheme, scheme)
+    assert f"pip install 'gotasks[{extra}]'" in found[scheme]["error"]
+    assert found[scheme]["capabilities"] is None
     assert found["memory"]["error"] is None
 
 

@@ -62,7 +62,7 @@ def tree(tmp_path: Path) -> Path:
 
 def demo(*args: object, **environment: str) -> Result:
     return CliRunner().invoke(
-        main, ["demo", *map(str, args)], env={"GOTASKS_BROKER_URL": None, **environment}
+        main, ["demo", *map(str, args)], env={"GOTASKS_BROKER_URL": "memory://", **environment}
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from gotasks import discovery
 from gotasks.broker import BROKER_API
 from gotasks.discovery import broker_class, installed, open_broker
-from gotasks.errors import AmbiguousScheme, IncompatibleBroker, MissingDriver, UnknownScheme
+from gotasks.errors import AmbiguousScheme, IncompatibleBroker, InvalidURL, MissingDriver, UnknownScheme
 from gotasks.memory import MemoryBroker
 
 Install = Callable[..., None]
@@ -57,7 +57,10 @@ def test_the_first_party_brokers_use_the_same_door() -> None:
 
 def test_a_plug_in_is_found_by_its_scheme_up_to_the_plus(install: Install) -> None:
     install("gotasks-good", {"good": "gotasks_good:Good"}, GOOD)
-    assert type(open_broker("good+driver://h")).__name__ == "Good"
+    assert type(open_broker("good://")).__name__ == "Good"
+    assert broker_class("good").__name__ == "Good"
+    with pytest.raises(InvalidURL, match=r"good\+driver:// isn't supported: write good://"):
+        open_broker("good+driver://")  # which is for the broker to say
     assert "good" in [entry.name for entry in installed()]
 
 

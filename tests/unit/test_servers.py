@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import docker_engine
+from tests import docker_engine, rabbit_server
 from tests import redis_server as redis_module
 from tests import servers as table
 from tests.redis_server import PrivateRedis, delete_namespace, namespaced
@@ -142,6 +142,11 @@ def test_connection_logs_in(private_redis: Callable[..., PrivateRedis]) -> None:
         assert server.call("CONFIG", "GET", "maxmemory") == [b"maxmemory", b"10485760"]
     with pytest.raises(RespError, match="NOAUTH"):
         Resp(redis.url)
+
+
+def test_who_isnt_there_is_told_in_words() -> None:
+    with pytest.raises(ConnectionError, match="refused"):
+        rabbit_server.answers("amqp://127.0.0.1:1/")
 
 
 def test_connection_knows_what_is_not_redis() -> None:

@@ -191,3 +191,13 @@ def test_a_server_that_cant_be_reached_or_refuses_doesnt_show_the_password() -> 
     assert SECRET not in shown
     assert "redis://user:***@127.0.0.1:1/0" in shown
     broker.close()
+
+
+def test_a_driver_that_isnt_the_brokers_is_refused() -> None:
+    BrokerURL("x+fast://h").only(set(), driver="fast")
+    BrokerURL("x://h").only(set(), driver="fast")
+    with pytest.raises(InvalidURL, match=r"x\+slow:// isn't supported: write x\+fast://"):
+        BrokerURL("x+slow://h").only(set(), driver="fast")
+    for url in ("redis+slow://h", "memory+x://"):
+        with pytest.raises(InvalidURL, match=r"isn't supported: write (redis|memory)://"):
+            open_broker(url)

@@ -3,23 +3,26 @@
 -- Returns the receipts that no longer hold, or whose write came too late.
 
 also_when_full()
-local keep = tonumber(ARGV[2])
+local keeps = ARGV[2] ~= '0'
 local lost = {}
 for i = 3, #ARGV, 4 do
   local id, receipt, seq, body = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
   local key = task_key(id)
-  local task = redis.call('HMGET', key, 'r', 'n')
+  local task = call('HMGET', key, 'r', 'n', 'o')
   if task[1] ~= receipt or seq < tonumber(task[2]) then
     lost[#lost + 1] = receipt
   else
-    if keep > 0 then
-      redis.call('HSET', key, 'b', body, 's', 'done')
-      redis.call('HDEL', key, 'r', 'n', 'd')
-      redis.call('PEXPIRE', key, keep)
-    else
-      redis.call('DEL', key)
+    if task[3] then
+      open_unique().free(id, task[3])
     end
-    redis.call('ZREM', KEYS[1], id)
+    if keeps then
+      call('HSET', key, 'b', body, 's', 'done')
+      call('HDEL', key, 'r', 'n', 'd')
+      call('PEXPIRE', key, ARGV[2])
+    else
+      call('DEL', key)
+    end
+    call('ZREM', KEYS[1], id)
   end
 end
 return lost

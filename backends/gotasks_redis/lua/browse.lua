@@ -4,33 +4,73 @@
 
 local queue, state, limit, after = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local ids = {}
-if limit > 0 and state == 'ready' then
-  move_due(queue, now_ms(), 1000)
-  local last = redis.call('LLEN', KEYS[1]) - 1
-  if after ~= '' then
-    last = (redis.call('LPOS', KEYS[1], after, 'RANK', -1) or 0) - 1
+local lists = open_lists()
+
+-- Where the element of the ready task `after` is: the number of its list among these, and its index there; or nil.
+local function find(names)
+  local task = try('HMGET', task_key(after), 'q', 's', 'o')
+  if task.err or task[1] and (task[1] ~= queue or task[2] ~= 'ready') then
+    return nil
   end
-  if last >= 0 then
-    local page = redis.call('LRANGE', KEYS[1], math.max(0, last - limit + 1), last)
-    for i = #page, 1, -1 do
-      ids[#ids + 1] = page[i]
+  local priority, mark = options(task[3])
+  if call('SISMEMBER', gone_key(queue, priority), after .. mark) == 1 then
+    return nil
+  end
+  for i, name in ipairs(names) do
+    local index = call('LPOS', lists.key(queue, name), after .. mark, 'RANK', -1)
+    if index and lists.priority(name) == priority then
+      return i, index
     end
+  end
+  return nil
+end
+
+-- The ids in a list, from an index on towards its left end, until there are enough.
+local function collect(name, last)
+  local gone = gone_key(queue, lists.priority(name))
+  while last >= 0 and #ids < limit do
+    local first = math.max(0, last - math.min(math.max(limit - #ids, 100), 1000) + 1)
+    local elements = call('LRANGE', lists.key(queue, name), first, last)
+    local is_gone = call('SMISMEMBER', gone, unpack(elements))
+    for i = #elements, 1, -1 do
+      if is_gone[i] == 0 and #ids < limit then
+        ids[#ids + 1] = string.match(elements[i], '^([%w_-]+)#%d+$') or elements[i]
+      end
+    end
+    last = first - 1
+  end
+end
+
+if limit > 0 and state == 'ready' then
+  move_due(queue, now_ms(), '1000')
+  local names = lists.names(queue)
+  local start, last = 1, nil
+  if after ~= '' then
+    start, last = find(names)
+    last = last and last - 1
+  end
+  for i = start or #names + 1, #names do
+    collect(names[i], last or call('LLEN', lists.key(queue, names[i])) - 1)
+    last = nil
   end
 elseif limit > 0 then
   local key = state == 'scheduled' and scheduled_key(queue) or leased_key(queue)
-  local first = 0
+  -- what is due is ready
+  local due = state == 'scheduled' and call('ZCOUNT', key, '-inf', now_ms()) or 0
+  local first = due
   if after ~= '' then
-    first = redis.call('ZRANK', key, after)
-    first = first and first + 1
+    local rank = call('ZRANK', key, after)
+    first = rank and rank >= due and rank + 1
   end
   if first then
-    ids = redis.call('ZRANGE', key, first, first + limit - 1)
+    ids = call('ZRANGE', key, first, first + limit - 1)
   end
 end
 
 local reply = {}
 for _, id in ipairs(ids) do
   reply[#reply + 1] = id
-  reply[#reply + 1] = redis.call('HGET', task_key(id), 'b') or ''
+  local body = try('HGET', task_key(id), 'b')
+  reply[#reply + 1] = type(body) == 'string' and body or '' -- nothing where that isn't a record
 end
 return reply

@@ -7,11 +7,11 @@ local lost = {}
 for i = 2, #ARGV, 4 do
   local id, receipt, seq, body = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
   local key = task_key(id)
-  local task = redis.call('HMGET', key, 'r', 'n')
+  local task = call('HMGET', key, 'r', 'n')
   if task[1] ~= receipt or seq < tonumber(task[2]) then
     lost[#lost + 1] = receipt
   elseif seq > tonumber(task[2]) then
-    redis.call('HSET', key, 'b', body, 'n', seq, 'd', 0)
+    call('HSET', key, 'b', body, 'n', ARGV[i + 2], 'd', '0')
   end
 end
 return lost

@@ -6,10 +6,10 @@ local now = now_ms()
 local reply = {}
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local task = redis.call('HMGET', task_key(id), 'q', 's', 'b')
+  local task = try('HMGET', task_key(id), 'q', 's', 'b') -- empty where that isn't a record
   local queue, state = task[1], task[2]
   if queue and state then
-    if state == 'scheduled' and tonumber(redis.call('ZSCORE', scheduled_key(queue), id) or now) <= now then
+    if state == 'scheduled' and tonumber(call('ZSCORE', scheduled_key(queue), id) or now) <= now then
       state = 'ready'
     end
     for _, value in ipairs({ id, queue, state, task[3] or '' }) do

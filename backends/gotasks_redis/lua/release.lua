@@ -6,23 +6,24 @@ also_when_full()
 local queue = ARGV[2]
 local lost = {}
 local now = now_ms()
+local lists = open_lists()
 for i = 3, #ARGV, 6 do
   local id, receipt, seq, body = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
   local delay, target = tonumber(ARGV[i + 4]), ARGV[i + 5]
   local key = task_key(id)
-  local task = redis.call('HMGET', key, 'r', 'n')
+  local task = call('HMGET', key, 'r', 'n', 'o')
   if task[1] ~= receipt or seq < tonumber(task[2]) then
     lost[#lost + 1] = receipt
   else
-    redis.call('HSET', key, 'q', target, 'b', body, 's', delay > 0 and 'scheduled' or 'ready')
-    redis.call('HDEL', key, 'r', 'n', 'd')
-    redis.call('ZREM', KEYS[1], id)
+    call('HSET', key, 'q', target, 'b', body, 's', delay > 0 and 'scheduled' or 'ready')
+    call('HDEL', key, 'r', 'n', 'd')
+    call('ZREM', KEYS[1], id)
     if delay > 0 then
       schedule(target, id, now + delay)
     elseif target == queue then
-      redis.call('RPUSH', ready_key(target), id)
+      lists.put_front(target, id, task[3])
     else
-      redis.call('LPUSH', ready_key(target), id)
+      lists.put_back(target, id, task[3])
     end
     wake(target)
   end

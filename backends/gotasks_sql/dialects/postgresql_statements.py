@@ -1,0 +1,162 @@
+"""PostgreSQL's statements: what is asked often is one of them each."""
+
+from __future__ import annotations
+
+import re
+
+#: The parameters of the statements, and their types. They go to the driver as they are, in binary form: arrays of
+#: text cost it and the server several times as much.
+_TYPES = {
+    **dict.fromkeys(("ids", "targets"), "text[]"),
+    **dict.fromkeys(("tokens", "seqs", "delays", "numbers"), "bigint[]"),
+    **dict.fromkeys(("bodies", "hashes", "keys"), "bytea[]"),
+    **dict.fromkeys(("limit", "token", "lease", "keep"), "bigint"),
+    **dict.fromkeys(("queue", "channel"), "text"),
+    "ranks": "smallint[]",
+    "promoted": "boolean",
+}
+_PARAM = re.compile(r"(?<!:):(\w+)")
+
+CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+_ENQUEUE = """
+WITH stored AS (
+  INSERT INTO {tasks} (id, queue, state, rank, place, until, unique_hash, unique_key, body)
+  SELECT id, :queue, CASE WHEN delay > 0 THEN 0 ELSE 1 END, rank,
+         (moment + delay) * 1024 + number - 1, CASE WHEN delay > 0 THEN moment + delay END, hash, key, body
+  FROM (SELECT {clock} AS moment) AS clock,
+       unnest(:ids, :delays, :ranks, :hashes, :keys, :bodies)
+         WITH ORDINALITY AS new (id, delay, rank, hash, key, body, number)
+  ORDER BY id
+  ON CONFLICT DO NOTHING
+  RETURNING id
+)
+SELECT id, NULL FROM stored
+UNION ALL
+SELECT NULL, pg_notify(:channel, :queue)::text WHERE :channel <> '' AND EXISTS (SELECT FROM stored)
+"""
+
+# What a lease left behind goes first within its rank. The two inner selects lock what they find, each at most :limit;
+# what isn't taken of it is free again at the end of the statement.
+_CLAIM = """
+WITH clock AS MATERIALIZED (SELECT {clock} AS moment),
+due AS MATERIALIZED (
+  SELECT FROM {tasks}
+  WHERE queue = :queue AND state = 0 AND until <= (SELECT moment FROM clock) AND NOT :promoted LIMIT 1
+),
+over AS MATERIALIZED (
+  SELECT id, rank, 0 AS turn, until AS since, place FROM {tasks}
+  WHERE id IN (
+    SELECT id FROM {tasks} WHERE queue = :queue AND state = 2 AND until <= (SELECT moment FROM clock)
+    ORDER BY queue, state, until LIMIT 10000
+  ) AND state = 2 AND until <= (SELECT moment FROM clock) AND NOT EXISTS (SELECT FROM due)
+  ORDER BY rank, until, place LIMIT :limit FOR UPDATE SKIP LOCKED
+),
+ready AS MATERIALIZED (
+  SELECT id, rank, 1 AS turn, 0::bigint AS since, place FROM {tasks}
+  WHERE queue = :queue AND state = 1 AND NOT EXISTS (SELECT FROM due)
+  ORDER BY queue, state, rank, place LIMIT :limit FOR UPDATE SKIP LOCKED
+),
+chosen AS MATERIALIZED (
+  SELECT id, row_number() OVER (ORDER BY rank, turn, since, place) AS number
+  FROM (SELECT * FROM over UNION ALL SELECT * FROM ready) AS found
+  ORDER BY rank, turn, since, place LIMIT :limit
+),
+taken AS (
+  UPDATE {tasks} AS task
+  SET state = 2, lease = :token, until = (SELECT moment FROM clock) + :lease, seq = 0,
+      deaths = deaths + CASE WHEN state = 2 THEN 1 ELSE 0 END
+  FROM chosen WHERE task.id = chosen.id
+  RETURNING task.id, body, deaths, rank, unique_key, number
+)
+SELECT id, body, deaths, rank, unique_key, number FROM taken
+UNION ALL
+SELECT NULL, NULL, (SELECT count(*) FROM due)::int, 0, NULL,
+  CASE WHEN NOT EXISTS (SELECT FROM chosen) THEN (
+    SELECT min(moment) FROM (
+      SELECT min(until) AS moment FROM {tasks} WHERE queue = :queue AND state = 0
+      UNION ALL
+      SELECT min(until) FROM {tasks} WHERE queue = :queue AND state = 2
+    ) AS moments
+  ) - (SELECT moment FROM clock) END
+"""
+
+_PROMOTE = """
+UPDATE {tasks} SET state = 1, until = NULL
+WHERE id IN (
+  SELECT id FROM {tasks} WHERE queue = :queue AND state = 0 AND until <= (SELECT {clock})
+  ORDER BY queue, state, until LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+"""
+
+_EXTEND = """
+UPDATE {tasks} AS task SET until = {clock} + :lease
+FROM unnest(:ids, :tokens) AS held (id, token)
+WHERE task.id = held.id AND task.lease = held.token
+RETURNING task.id
+"""
+
+_CHECKPOINT = """
+UPDATE {tasks} AS task SET body = held.body, seq = held.seq, deaths = 0
+FROM unnest(:ids, :tokens, :seqs, :bodies) AS held (id, token, seq, body)
+WHERE task.id = held.id AND task.lease = held.token AND task.seq <= held.seq
+RETURNING task.id
+"""
+
+_ACK = """
+UPDATE {tasks} AS task
+SET body = held.body, state = 3, until = {clock} + :keep, lease = NULL, deaths = 0,
+    unique_hash = NULL, unique_key = NULL
+FROM unnest(:ids, :tokens, :seqs, :bodies) AS held (id, token, seq, body)
+WHERE task.id = held.id AND task.lease = held.token AND task.seq <= held.seq
+RETURNING task.id
+"""
+
+_ACK_AND_REMOVE = """
+DELETE FROM {tasks} AS task
+USING unnest(:ids, :tokens, :seqs) AS held (id, token, seq)
+WHERE task.id = held.id AND task.lease = held.token AND task.seq <= held.seq
+RETURNING task.id
+"""
+
+_RELEASE = """
+WITH clock AS MATERIALIZED (SELECT {clock} AS moment),
+back AS (
+  UPDATE {tasks} AS task
+  SET queue = held.target, body = held.body, deaths = 0, lease = NULL,
+      state = CASE WHEN delay > 0 THEN 0 ELSE 1 END,
+      until = CASE WHEN delay > 0 THEN moment + delay END,
+      place = CASE WHEN delay > 0 THEN (moment + delay) * 1024 + number
+                   WHEN held.target = :queue THEN -moment * 1024 - number
+                   ELSE moment * 1024 + number END
+  FROM clock,
+       unnest(:ids, :tokens, :seqs, :bodies, :delays, :targets, :numbers)
+         AS held (id, token, seq, body, delay, target, number)
+  WHERE task.id = held.id AND task.lease = held.token AND task.seq <= held.seq
+  RETURNING task.id, held.target
+)
+SELECT id, NULL FROM back
+UNION ALL
+SELECT NULL, pg_notify(:channel, target)::text FROM (SELECT DISTINCT target FROM back) AS targets
+WHERE :channel <> ''
+"""
+
+
+class PostgreSQLStatements:
+    """Those for one table, as the driver takes them."""
+
+    def __init__(self, tasks: str) -> None:
+        """`tasks`: the name of the table, as SQL has it."""
+
+        def made(text: str) -> str:
+            text = text.format(tasks=tasks, clock=CLOCK)
+            return _PARAM.sub(lambda found: f"%({found[1]})b::{_TYPES[found[1]]}", text)
+
+        self.enqueue = made(_ENQUEUE)
+        self.claim = made(_CLAIM)
+        self.promote = made(_PROMOTE)
+        self.extend = made(_EXTEND)
+        self.checkpoint = made(_CHECKPOINT)
+        self.ack = made(_ACK)
+        self.ack_and_remove = made(_ACK_AND_REMOVE)
+        self.release = made(_RELEASE)

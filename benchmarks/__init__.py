@@ -1,0 +1,1 @@
+"""Measure gotasks beside its peers: `python -m benchmarks --help`, or `make bench`."""

@@ -1,0 +1,1 @@
+"""Rows: the numbered contract, a module a topic. `everything` registers them."""
