@@ -240,6 +240,13 @@ def test_slices(client: socket.socket, proxy: Proxy, echo: Echo) -> None:
     assert len(echo.reads) > 100  # some come together where the reader is slow
 
 
+def test_slices_of_a_long_message_end_in_time(client: socket.socket, proxy: Proxy) -> None:
+    proxy.slices = 1
+    began = time.monotonic()
+    assert _asks(client, b"x" * 50_000) == b"X" * 50_000  # with a pause between each two: over 10 s
+    assert time.monotonic() - began < 5
+
+
 def test_what_has_passed_is_counted(client: socket.socket, proxy: Proxy, echo: Echo) -> None:
     assert _asks(client) == b"PING"
     assert proxy.passed == {"requests": 4, "replies": 4}

@@ -49,6 +49,10 @@ _PATIENCE = 10.0
 #: So that the reader sees one slice before the next one is there, mostly. Seconds.
 _BETWEEN_SLICES = 2e-5
 
+#: For so long after bytes are due the proxy pauses between their slices. A pause lasts many times as long on a busy
+#: machine, and a long statement would outlast its client's patience. Seconds.
+_SLICING = 0.5
+
 
 class Proxy:
     """Stands before the server at `host` and `port`, listening on a port of its own. Use it as a context manager.
@@ -303,7 +307,7 @@ class Proxy:
                 self._end(link)
                 return
             self._passed[pipe.direction] += sent
-            if self.slices:
+            if self.slices and time.monotonic() < due + _SLICING:
                 time.sleep(_BETWEEN_SLICES)
             if trap:
                 trap.left -= sent
