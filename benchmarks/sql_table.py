@@ -20,6 +20,7 @@ from gotasks.broker import Broker, BrokerURL, Envelope, Write
 from gotasks.discovery import open_broker
 from gotasks_sql.address import Address
 from gotasks_sql.dialects.postgresql import PostgreSQL
+from gotasks_sql.dialects.postgresql_starts import FIRST
 from gotasks_sql.dialects.postgresql_statements import PostgreSQLStatements
 from gotasks_sql.schema import Schema
 
@@ -78,7 +79,7 @@ def plan(engine: sa.Engine, url: str, queue: str) -> list[str]:
     """How PostgreSQL carries a claim out, with times."""
     claim = PostgreSQLStatements(PostgreSQL(Address.of(BrokerURL(url))).tasks.name).claim
     explain = f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {claim}"
-    params = {"queue": queue, "limit": BATCH, "lease": 1, "token": 1, "promoted": False}
+    params = {"queue": queue, "limit": BATCH, "lease": 1, "token": 1, "promoted": False, **FIRST._asdict()}
     with engine.connect() as connection:
         return [str(row[0]) for row in connection.exec_driver_sql(explain, params)]
 

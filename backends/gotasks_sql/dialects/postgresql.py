@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 from gotasks.broker import Envelope
 from gotasks_sql.address import Address
 from gotasks_sql.dialects.base import CHECK_LOGIN, MAKE_DATABASE, Dialect
+from gotasks_sql.dialects.postgresql_starts import FIRST, Start, Starts
 from gotasks_sql.dialects.postgresql_statements import CLOCK, PostgreSQLStatements
 from gotasks_sql.listener import ListeningWakeups
 from gotasks_sql.operations import SOME
@@ -55,6 +56,7 @@ class PostgreSQL(Dialect):
         name, place = self.tasks.name, address.schema
         self._sql = PostgreSQLStatements(f'"{place}".{name}' if place else name)
         self._channel = _channel(address)
+        self._starts = Starts()
 
     # -- connections ------------------------------------------------------------------------------------
 
@@ -144,24 +146,32 @@ class PostgreSQL(Dialect):
 
     def claim(self, connection: sa.Connection, queue: str, *, limit: int, lease: int, token: int) -> Claim:
         params = {"queue": queue, "limit": limit, "lease": lease, "token": token}
-        claimed = self._claim(connection, {**params, "promoted": False})
+        start = self._starts.of(queue)
+        claimed = self._claim(connection, {**params, "promoted": False}, start)
+        if start is not FIRST and claimed is not None and not claimed.taken:
+            claimed = self._claim(connection, {**params, "promoted": False}, FIRST)
         if claimed is None:
             self.promote(connection, queue)
-            claimed = self._claim(connection, {**params, "promoted": True})
+            claimed = self._claim(connection, {**params, "promoted": True}, FIRST)
         assert claimed is not None
         return claimed
 
-    def _claim(self, connection: sa.Connection, params: dict[str, Any]) -> Claim | None:
+    def _claim(self, connection: sa.Connection, params: dict[str, Any], start: Start) -> Claim | None:
         """None if something is due that has to be promoted before."""
-        *rows, last = connection.exec_driver_sql(self._sql.claim, params).all()
+        *rows, last = connection.exec_driver_sql(self._sql.claim, {**params, **start._asdict()}).all()
         if last.deaths > 0:
             return None
+        if last.place is None:
+            self._starts.forget(params["queue"])
+        else:
+            self._starts.went_on(params["queue"], start, Start(last.rank, max(last.place, 0), last.since))
         rows.sort(key=lambda row: row.number)
         taken = [Taken(row.id, row.body, row.deaths, row.rank, row.unique_key) for row in rows]
         return Claim(taken, None if last.number is None else max(last.number, 0) / 1e6)
 
     def promote(self, connection: sa.Connection, queue: str) -> None:
         connection.exec_driver_sql(self._sql.promote, {"queue": queue, "limit": SOME})
+        self._starts.forget(queue)
 
     def extend(self, connection: sa.Connection, helds: Sequence[Held], *, lease: int) -> set[str]:
         return _ids(

@@ -10,8 +10,9 @@ _TYPES = {
     **dict.fromkeys(("ids", "targets"), "text[]"),
     **dict.fromkeys(("tokens", "seqs", "delays", "numbers"), "bigint[]"),
     **dict.fromkeys(("bodies", "hashes", "keys"), "bytea[]"),
-    **dict.fromkeys(("limit", "token", "lease", "keep"), "bigint"),
+    **dict.fromkeys(("limit", "token", "lease", "keep", "place", "since"), "bigint"),
     **dict.fromkeys(("queue", "channel"), "text"),
+    "rank": "smallint",
     "ranks": "smallint[]",
     "promoted": "boolean",
 }
@@ -36,30 +37,45 @@ UNION ALL
 SELECT NULL, pg_notify(:channel, :queue)::text WHERE :channel <> '' AND EXISTS (SELECT FROM stored)
 """
 
-# What a lease left behind goes first within its rank. The two inner selects lock what they find, each at most :limit;
-# what isn't taken of it is free again at the end of the statement.
+# What a lease left behind goes first within its rank. The inner selects lock what they find, each at most :limit; what
+# isn't taken of it is free again at the end of the statement. It begins at a `Start`; the last row has the next one, if
+# all that was wanted was taken from what is ready.
 _CLAIM = """
 WITH clock AS MATERIALIZED (SELECT {clock} AS moment),
 due AS MATERIALIZED (
   SELECT FROM {tasks}
-  WHERE queue = :queue AND state = 0 AND until <= (SELECT moment FROM clock) AND NOT :promoted LIMIT 1
+  WHERE queue = :queue AND state = 0 AND until >= :since AND until <= (SELECT moment FROM clock)
+    AND NOT :promoted LIMIT 1
 ),
 over AS MATERIALIZED (
   SELECT id, rank, 0 AS turn, until AS since, place FROM {tasks}
   WHERE id IN (
-    SELECT id FROM {tasks} WHERE queue = :queue AND state = 2 AND until <= (SELECT moment FROM clock)
+    SELECT id FROM {tasks}
+    WHERE queue = :queue AND state = 2 AND until >= :since AND until <= (SELECT moment FROM clock)
     ORDER BY queue, state, until LIMIT 10000
   ) AND state = 2 AND until <= (SELECT moment FROM clock) AND NOT EXISTS (SELECT FROM due)
   ORDER BY rank, until, place LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
-ready AS MATERIALIZED (
+higher AS MATERIALIZED (
   SELECT id, rank, 1 AS turn, 0::bigint AS since, place FROM {tasks}
-  WHERE queue = :queue AND state = 1 AND NOT EXISTS (SELECT FROM due)
+  WHERE queue = :queue AND state = 1 AND rank < :rank AND NOT EXISTS (SELECT FROM due)
+  ORDER BY queue, state, rank, place LIMIT :limit FOR UPDATE SKIP LOCKED
+),
+front AS MATERIALIZED (
+  SELECT id, rank, 1 AS turn, 0::bigint AS since, place FROM {tasks}
+  WHERE queue = :queue AND state = 1 AND rank = :rank AND place < 0 AND NOT EXISTS (SELECT FROM due)
+  ORDER BY queue, state, rank, place LIMIT :limit FOR UPDATE SKIP LOCKED
+),
+behind AS MATERIALIZED (
+  SELECT id, rank, 1 AS turn, 0::bigint AS since, place FROM {tasks}
+  WHERE queue = :queue AND state = 1 AND (rank, place) >= (:rank, :place) AND NOT EXISTS (SELECT FROM due)
   ORDER BY queue, state, rank, place LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 chosen AS MATERIALIZED (
-  SELECT id, row_number() OVER (ORDER BY rank, turn, since, place) AS number
-  FROM (SELECT * FROM over UNION ALL SELECT * FROM ready) AS found
+  SELECT id, rank, turn, place, row_number() OVER (ORDER BY rank, turn, since, place) AS number
+  FROM (
+    SELECT * FROM over UNION ALL SELECT * FROM higher UNION ALL SELECT * FROM front UNION ALL SELECT * FROM behind
+  ) AS found
   ORDER BY rank, turn, since, place LIMIT :limit
 ),
 taken AS (
@@ -67,18 +83,20 @@ taken AS (
   SET state = 2, lease = :token, until = (SELECT moment FROM clock) + :lease, seq = 0,
       deaths = deaths + CASE WHEN state = 2 THEN 1 ELSE 0 END
   FROM chosen WHERE task.id = chosen.id
-  RETURNING task.id, body, deaths, rank, unique_key, number
+  RETURNING task.id, body, deaths, task.rank, unique_key, number
 )
-SELECT id, body, deaths, rank, unique_key, number FROM taken
+SELECT id, body, deaths, rank, unique_key, number, NULL AS place, NULL AS since FROM taken
 UNION ALL
-SELECT NULL, NULL, (SELECT count(*) FROM due)::int, 0, NULL,
+SELECT NULL, NULL, (SELECT count(*) FROM due)::int, final.rank, NULL,
   CASE WHEN NOT EXISTS (SELECT FROM chosen) THEN (
     SELECT min(moment) FROM (
       SELECT min(until) AS moment FROM {tasks} WHERE queue = :queue AND state = 0
       UNION ALL
       SELECT min(until) FROM {tasks} WHERE queue = :queue AND state = 2
     ) AS moments
-  ) - (SELECT moment FROM clock) END
+  ) - moment END,
+  final.place, moment
+FROM clock LEFT JOIN chosen AS final ON final.number = :limit AND NOT EXISTS (SELECT FROM over)
 """
 
 _PROMOTE = """
