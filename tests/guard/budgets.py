@@ -52,7 +52,7 @@ DATABASES: Mapping[str, Mapping[str, Costs]] = {
         "three steps, by 10": _row(statements=5, transactions=0.4),
     },
     "postgresql": {
-        "enqueue, one by one": _row(statements=1, transactions=1, bytes_sent=638, bytes_received=146),
+        "enqueue, one by one": _row(statements=1, transactions=1, bytes_sent=528, bytes_received=146),
         "enqueue, by 100": _row(statements=0.01, transactions=0.01, bytes_sent=434, bytes_received=52),
         "one step, one by one": _row(statements=2, transactions=2, bytes_sent=683, bytes_received=1115),
         "one step, by 10": _row(statements=0.2, transactions=0.2, bytes_sent=453, bytes_received=878),

@@ -16,7 +16,7 @@ from gotasks.broker import Envelope
 from gotasks_sql.address import Address
 from gotasks_sql.dialects.base import CHECK_LOGIN, MAKE_DATABASE, Dialect
 from gotasks_sql.dialects.postgresql_starts import FIRST, Start, Starts
-from gotasks_sql.dialects.postgresql_statements import CLOCK, PostgreSQLStatements
+from gotasks_sql.dialects.postgresql_statements import CLOCK, NEW, PostgreSQLStatements
 from gotasks_sql.listener import ListeningWakeups
 from gotasks_sql.operations import SOME
 from gotasks_sql.rows import Claim, Held, Taken, microseconds, unique_hash, unique_key
@@ -128,20 +128,25 @@ class PostgreSQL(Dialect):
         return postgresql.insert(self.tasks).on_conflict_do_nothing()
 
     def enqueue(self, connection: sa.Connection, queue: str, envelopes: Sequence[Envelope]) -> set[str]:
-        keys = [each.unique for each in envelopes]
-        rows = connection.exec_driver_sql(
-            self._sql.enqueue,
-            {
-                "queue": queue,
-                "channel": self._channel,
-                "ids": [each.id for each in envelopes],
-                "delays": [microseconds(each.delay) for each in envelopes],
-                "ranks": [-each.priority for each in envelopes],
-                "hashes": [None if key is None else unique_hash(key) for key in keys],
-                "keys": [None if key is None else unique_key(key) for key in keys],
-                "bodies": [each.body for each in envelopes],
-            },
-        )
+        new = [
+            (
+                each.id,
+                microseconds(each.delay),
+                -each.priority,
+                None if each.unique is None else unique_hash(each.unique),
+                None if each.unique is None else unique_key(each.unique),
+                each.body,
+            )
+            for each in envelopes
+        ]
+        params: dict[str, Any] = {"queue": queue, "channel": self._channel}
+        if len(new) == 1:
+            statement = self._sql.enqueue_one
+            params |= zip(NEW, new[0], strict=True)
+        else:
+            statement = self._sql.enqueue_many
+            params |= zip(NEW.values(), map(list, zip(*new, strict=True)), strict=True)
+        rows = connection.exec_driver_sql(statement, params)
         return {row[0] for row in rows if row[0] is not None}
 
     def claim(self, connection: sa.Connection, queue: str, *, limit: int, lease: int, token: int) -> Claim:

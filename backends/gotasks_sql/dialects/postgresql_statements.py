@@ -10,13 +10,17 @@ _TYPES = {
     **dict.fromkeys(("ids", "targets"), "text[]"),
     **dict.fromkeys(("tokens", "seqs", "delays", "numbers"), "bigint[]"),
     **dict.fromkeys(("bodies", "hashes", "keys"), "bytea[]"),
-    **dict.fromkeys(("limit", "token", "lease", "keep", "place", "since"), "bigint"),
-    **dict.fromkeys(("queue", "channel"), "text"),
+    **dict.fromkeys(("body", "hash", "key"), "bytea"),
+    **dict.fromkeys(("limit", "token", "lease", "keep", "delay", "place", "since"), "bigint"),
+    **dict.fromkeys(("id", "queue", "channel"), "text"),
     "rank": "smallint",
     "ranks": "smallint[]",
     "promoted": "boolean",
 }
 _PARAM = re.compile(r"(?<!:):(\w+)")
+
+#: What a new task has → the arrays of it for many.
+NEW = {"id": "ids", "delay": "delays", "rank": "ranks", "hash": "hashes", "key": "keys", "body": "bodies"}
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -25,9 +29,7 @@ WITH stored AS (
   INSERT INTO {tasks} (id, queue, state, rank, place, until, unique_hash, unique_key, body)
   SELECT id, :queue, CASE WHEN delay > 0 THEN 0 ELSE 1 END, rank,
          (moment + delay) * 1024 + number - 1, CASE WHEN delay > 0 THEN moment + delay END, hash, key, body
-  FROM (SELECT {clock} AS moment) AS clock,
-       unnest(:ids, :delays, :ranks, :hashes, :keys, :bodies)
-         WITH ORDINALITY AS new (id, delay, rank, hash, key, body, number)
+  FROM (SELECT {clock} AS moment) AS clock, {new} AS new (id, delay, rank, hash, key, body, number)
   ORDER BY id
   ON CONFLICT DO NOTHING
   RETURNING id
@@ -36,6 +38,9 @@ SELECT id, NULL FROM stored
 UNION ALL
 SELECT NULL, pg_notify(:channel, :queue)::text WHERE :channel <> '' AND EXISTS (SELECT FROM stored)
 """
+
+_MANY_NEW = "unnest(:ids, :delays, :ranks, :hashes, :keys, :bodies) WITH ORDINALITY"
+_ONE_NEW = "(VALUES (:id, :delay, :rank, :hash, :key, :body, 1))"  # by arrays it would cost half as much again
 
 # What a lease left behind goes first within its rank. The inner selects lock what they find, each at most :limit; what
 # isn't taken of it is free again at the end of the statement. It begins at a `Start`; the last row has the next one, if
@@ -166,11 +171,12 @@ class PostgreSQLStatements:
     def __init__(self, tasks: str) -> None:
         """`tasks`: the name of the table, as SQL has it."""
 
-        def made(text: str) -> str:
-            text = text.format(tasks=tasks, clock=CLOCK)
+        def made(text: str, **parts: str) -> str:
+            text = text.format(tasks=tasks, clock=CLOCK, **parts)
             return _PARAM.sub(lambda found: f"%({found[1]})b::{_TYPES[found[1]]}", text)
 
-        self.enqueue = made(_ENQUEUE)
+        self.enqueue_one = made(_ENQUEUE, new=_ONE_NEW)
+        self.enqueue_many = made(_ENQUEUE, new=_MANY_NEW)
         self.claim = made(_CLAIM)
         self.promote = made(_PROMOTE)
         self.extend = made(_EXTEND)
