@@ -40,7 +40,7 @@ SELECT NULL, pg_notify(:channel, :queue)::text WHERE :channel <> '' AND EXISTS (
 """
 
 _MANY_NEW = "unnest(:ids, :delays, :ranks, :hashes, :keys, :bodies) WITH ORDINALITY"
-_ONE_NEW = "(VALUES (:id, :delay, :rank, :hash, :key, :body, 1))"  # by arrays it would cost half as much again
+_ONE_NEW = "(VALUES (:id, :delay, :rank, :hash, :key, :body, 1))"  # by arrays it costs half as much again
 
 # What a lease left behind goes first within its rank. The inner selects lock what they find, each at most :limit; what
 # isn't taken of it is free again at the end of the statement. It begins at a `Start`; the last row has the next one, if
