@@ -76,7 +76,7 @@ def backlog(broker: Broker, engine: sa.Engine, url: str, size: int) -> None:
 
 
 def plan(engine: sa.Engine, url: str, queue: str) -> list[str]:
-    """How PostgreSQL carries a claim out, with times."""
+    """How PostgreSQL carries out a claim that looks from the start, with times."""
     claim = PostgreSQLStatements(PostgreSQL(Address.of(BrokerURL(url))).tasks.name).claim
     explain = f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {claim}"
     params = {"queue": queue, "limit": BATCH, "lease": 1, "token": 1, "promoted": False, **FIRST._asdict()}

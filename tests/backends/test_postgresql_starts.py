@@ -16,7 +16,7 @@ from gotasks_sql.conformance.tables import schema_of
 from gotasks_sql.dialects import postgresql_starts
 from gotasks_sql.dialects.postgresql_starts import FIRST, Start
 from gotasks_sql.schema import SCHEDULED
-from tests.backends.contract import QUEUE, envelope, ids_of, put, take, take_one, write
+from tests.backends.contract import QUEUE, envelope, eventually, ids_of, put, take, take_one, write
 
 pytestmark = pytest.mark.parametrize("sql_url", ["postgresql"], indirect=True)
 
@@ -47,7 +47,7 @@ def start_of(broker: SQLBroker) -> Start:
 
 
 def pages_of_a_claim(broker: SQLBroker, start: Start) -> int:
-    """How many pages of the indexes by which it looks a claim reads."""
+    """How many pages a claim of ten tasks reads to find them. (It takes them.)"""
 
     def read(node: Mapping[str, Any]) -> int:
         by = node.get("Index Name", "").endswith(("_ready", "_timed"))
@@ -89,6 +89,35 @@ def test_what_goes_before_comes_first_wherever_a_claim_begins(broker: SQLBroker)
 
 
 @pytest.mark.usefixtures("seldom")
+def test_a_claim_locks_no_task_that_it_has_no_room_for(broker: SQLBroker) -> None:
+    _, normal, _ = put(broker, 3)
+    take(broker)
+    assert start_of(broker) > FIRST
+    broker.enqueue([envelope("urgent", priority=5)])
+
+    dialect = broker._dialect
+    with dialect.transaction(broker._database.engine) as connection:
+        claimed = dialect.claim(connection, QUEUE, limit=1, lease=10**9, token=2)
+        assert [each.id for each in claimed.taken] == ["urgent"]
+        assert ids_of(take(broker)) == [normal]
+
+
+@pytest.mark.usefixtures("seldom")
+def test_a_lower_task_whose_lease_is_over_is_no_reason_to_begin_at_the_start(broker: SQLBroker) -> None:
+    lower = put(broker)
+    take(broker, lease_for=0.001)
+    urgent = [envelope(priority=5) for _ in range(50)]
+    broker.enqueue(urgent)
+
+    taken = []
+    for _ in range(5):
+        taken += ids_of(take(broker, 10))
+        assert start_of(broker) > FIRST
+    assert taken == [each.id for each in urgent]
+    assert ids_of(take(broker)) == lower
+
+
+@pytest.mark.usefixtures("seldom")
 def test_a_lease_that_is_over_is_found_wherever_a_claim_begins(broker: SQLBroker) -> None:
     ids = put(broker, 2000)
     assert ids_of(take(broker, lease_for=0.2)) == ids[:1]
@@ -111,6 +140,17 @@ def test_what_became_due_is_found_wherever_a_claim_begins(broker: SQLBroker) -> 
             taken += len(take(broker))
 
     assert 0 < taken < 2000
+
+
+@pytest.mark.usefixtures("seldom")
+def test_more_than_is_promoted_at_once_becomes_due_before_a_backlog(broker: SQLBroker) -> None:
+    put(broker, 500)
+    urgent = {each.id: each for each in (envelope(priority=5, delay=0.1) for _ in range(1000))}
+    broker.enqueue(list(urgent.values()))
+    eventually(lambda: broker.stats(QUEUE).scheduled == 0, what="all of it due")
+
+    taken = [lease for _ in range(10) for lease in take(broker, 100)]
+    assert set(ids_of(taken)) == urgent.keys()
 
 
 @pytest.mark.usefixtures("seldom")

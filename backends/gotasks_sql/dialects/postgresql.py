@@ -166,10 +166,10 @@ class PostgreSQL(Dialect):
         *rows, last = connection.exec_driver_sql(self._sql.claim, {**params, **start._asdict()}).all()
         if last.deaths > 0:
             return None
-        if last.place is None:
+        if last.place is None or params["promoted"]:  # more may be due than was promoted at once
             self._starts.forget(params["queue"])
         else:
-            self._starts.went_on(params["queue"], start, Start(last.rank, max(last.place, 0), last.since))
+            self._starts.went_on(params["queue"], start, Start(last.rank, max(last.place, 0), last.seen))
         rows.sort(key=lambda row: row.number)
         taken = [Taken(row.id, row.body, row.deaths, row.rank, row.unique_key) for row in rows]
         return Claim(taken, None if last.number is None else max(last.number, 0) / 1e6)

@@ -19,7 +19,7 @@ _TYPES = {
 }
 _PARAM = re.compile(r"(?<!:):(\w+)")
 
-#: What a new task has → the arrays of it for many.
+#: The parameters for one new task → those for many, which are arrays.
 NEW = {"id": "ids", "delay": "delays", "rank": "ranks", "hash": "hashes", "key": "keys", "body": "bodies"}
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -43,8 +43,8 @@ _MANY_NEW = "unnest(:ids, :delays, :ranks, :hashes, :keys, :bodies) WITH ORDINAL
 _ONE_NEW = "(VALUES (:id, :delay, :rank, :hash, :key, :body, 1))"  # by arrays it costs half as much again
 
 # What a lease left behind goes first within its rank. The inner selects lock what they find, each at most :limit; what
-# isn't taken of it is free again at the end of the statement. It begins at a `Start`; the last row has the next one, if
-# all that was wanted was taken from what is ready.
+# isn't taken of it is free again at the end of the statement, so none is asked that can't give any. It begins at a
+# `Start`. The last row has the next one, if all that was wanted was found, and nothing that is ready stands before it.
 _CLAIM = """
 WITH clock AS MATERIALIZED (SELECT {clock} AS moment),
 due AS MATERIALIZED (
@@ -53,7 +53,7 @@ due AS MATERIALIZED (
     AND NOT :promoted LIMIT 1
 ),
 over AS MATERIALIZED (
-  SELECT id, rank, 0 AS turn, until AS since, place FROM {tasks}
+  SELECT id, rank, 0 AS turn, until AS ended, place FROM {tasks}
   WHERE id IN (
     SELECT id FROM {tasks}
     WHERE queue = :queue AND state = 2 AND until >= :since AND until <= (SELECT moment FROM clock)
@@ -62,26 +62,28 @@ over AS MATERIALIZED (
   ORDER BY rank, until, place LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 higher AS MATERIALIZED (
-  SELECT id, rank, 1 AS turn, 0::bigint AS since, place FROM {tasks}
+  SELECT id, rank, 1 AS turn, 0::bigint AS ended, place FROM {tasks}
   WHERE queue = :queue AND state = 1 AND rank < :rank AND NOT EXISTS (SELECT FROM due)
   ORDER BY queue, state, rank, place LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 front AS MATERIALIZED (
-  SELECT id, rank, 1 AS turn, 0::bigint AS since, place FROM {tasks}
+  SELECT id, rank, 1 AS turn, 0::bigint AS ended, place FROM {tasks}
   WHERE queue = :queue AND state = 1 AND rank = :rank AND place < 0 AND NOT EXISTS (SELECT FROM due)
+    AND (SELECT count(*) FROM higher) < :limit
   ORDER BY queue, state, rank, place LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 behind AS MATERIALIZED (
-  SELECT id, rank, 1 AS turn, 0::bigint AS since, place FROM {tasks}
+  SELECT id, rank, 1 AS turn, 0::bigint AS ended, place FROM {tasks}
   WHERE queue = :queue AND state = 1 AND (rank, place) >= (:rank, :place) AND NOT EXISTS (SELECT FROM due)
+    AND (SELECT count(*) FROM higher) + (SELECT count(*) FROM front) < :limit
   ORDER BY queue, state, rank, place LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 chosen AS MATERIALIZED (
-  SELECT id, rank, turn, place, row_number() OVER (ORDER BY rank, turn, since, place) AS number
+  SELECT id, rank, turn, place, row_number() OVER (ORDER BY rank, turn, ended, place) AS number
   FROM (
     SELECT * FROM over UNION ALL SELECT * FROM higher UNION ALL SELECT * FROM front UNION ALL SELECT * FROM behind
   ) AS found
-  ORDER BY rank, turn, since, place LIMIT :limit
+  ORDER BY rank, turn, ended, place LIMIT :limit
 ),
 taken AS (
   UPDATE {tasks} AS task
@@ -90,18 +92,18 @@ taken AS (
   FROM chosen WHERE task.id = chosen.id
   RETURNING task.id, body, deaths, task.rank, unique_key, number
 )
-SELECT id, body, deaths, rank, unique_key, number, NULL AS place, NULL AS since FROM taken
+SELECT id, body, deaths, rank, unique_key, number, NULL AS place, NULL AS seen FROM taken
 UNION ALL
 SELECT NULL, NULL, (SELECT count(*) FROM due)::int, final.rank, NULL,
-  CASE WHEN NOT EXISTS (SELECT FROM chosen) THEN (
+  CASE WHEN :since = 0 AND NOT EXISTS (SELECT FROM chosen) THEN (
     SELECT min(moment) FROM (
       SELECT min(until) AS moment FROM {tasks} WHERE queue = :queue AND state = 0
       UNION ALL
       SELECT min(until) FROM {tasks} WHERE queue = :queue AND state = 2
     ) AS moments
   ) - moment END,
-  final.place, moment
-FROM clock LEFT JOIN chosen AS final ON final.number = :limit AND NOT EXISTS (SELECT FROM over)
+  final.place, CASE WHEN EXISTS (SELECT FROM over) THEN :since ELSE moment END
+FROM clock LEFT JOIN chosen AS final ON final.number = :limit AND final.turn = 1
 """
 
 _PROMOTE = """

@@ -49,8 +49,8 @@ _PATIENCE = 10.0
 #: So that the reader sees one slice before the next one is there, mostly. Seconds.
 _BETWEEN_SLICES = 2e-5
 
-#: For so long after bytes are due the proxy pauses between their slices. A pause lasts many times as long on a busy
-#: machine, and a long statement would outlast its client's patience. Seconds.
+#: For so long after what was read at once is due, the proxy pauses between its slices. A pause lasts many times as long
+#: on a busy machine, and a long statement would outlast its client's patience. Seconds.
 _SLICING = 0.5
 
 
