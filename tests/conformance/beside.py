@@ -31,7 +31,7 @@ SERVERS = {"recorded": ("rabbitmq", "redis")}
 
 #: So many at a time, each with one row at a time. They wait most of their time, but those of databases less than
 #: others; more at once would make the two cores of a small machine the measure of everything.
-AT_A_TIME = 3
+AT_A_TIME = 2
 
 #: For the class of a stranger's pytest, on the memory broker.
 THE_CLASS = "the class"
