@@ -29,7 +29,7 @@ PROFILES = {
 #: What is needed of servers that doesn't have the backend's name: "recorded" is RabbitMQ with its records on Redis.
 SERVERS = {"recorded": ("rabbitmq", "redis")}
 
-#: So many at a time, each with one row at a time. They wait most of their time, but those of databases less than
+#: So many at a time, each with two processes of its own. They wait most of their time, but those of databases less than
 #: others; more at once would make the two cores of a small machine the measure of everything.
 AT_A_TIME = 2
 
@@ -77,7 +77,7 @@ class Beside:
 
 def check(directory: Path, url: str, profile: str) -> Command:
     """`gotasks check --quick`; its report will be `out.json` in the directory."""
-    words = ["check", url, "--quick", "--jobs=1", f"--profile={profile}", "--report=out.json"]
+    words = ["check", url, "--quick", f"--profile={profile}", "--report=out.json"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GOTASKS_")}
     return Command([sys.executable, "-m", "gotasks", *words], directory, environment)
 
