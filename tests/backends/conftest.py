@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from gotasks.broker import Broker, Capability
+from gotasks.broker import Broker, BrokerURL, Capability
 from gotasks.conformance.strict import StrictBroker
 from gotasks.discovery import open_broker
 from gotasks_rabbitmq import RabbitBroker
+from gotasks_sql.broker import SQLBroker
+from gotasks_sql.conformance.tables import schema_of
 from tests.backends.engine import Engine, short_lease
 from tests.conftest import BACKENDS, DATABASES
 
@@ -128,6 +130,18 @@ def sql_url(request: pytest.FixtureRequest) -> str:
 def sql(sql_url: str) -> Iterator[Broker]:
     """An empty broker, on each database in turn."""
     broker = open_broker(sql_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def untended(sql_url: str) -> Iterator[SQLBroker]:
+    """A broker on tables of PostgreSQL that are never vacuumed nor analyzed by themselves."""
+    broker = SQLBroker.from_url(BrokerURL(sql_url))
+    broker.migrate()
+    with broker._database.engine.connect() as connection:
+        tasks = schema_of(sql_url).tasks.name
+        connection.exec_driver_sql(f"ALTER TABLE {tasks} SET (autovacuum_enabled = off)")
     yield broker
     broker.close()
 

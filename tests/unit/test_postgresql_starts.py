@@ -9,9 +9,8 @@ def test_who_looked_from_the_start_meanwhile_is_right() -> None:
     starts = Starts()
     starts.went_on("orders", FIRST, Start(0, 100, 1))
     begun = starts.of("orders")
-    starts.went_on(
-        "orders", FIRST, Start(0, 5, 2)
-    )  # another thread, which may have left some behind its last
+    # Another thread, which may have left some behind its last.
+    starts.went_on("orders", FIRST, Start(0, 5, 2))
     starts.went_on("orders", begun, Start(0, 110, 3))
 
     assert starts.of("orders") == Start(0, 5, 2)

@@ -152,21 +152,24 @@ class PostgreSQL(Dialect):
     def claim(self, connection: sa.Connection, queue: str, *, limit: int, lease: int, token: int) -> Claim:
         params = {"queue": queue, "limit": limit, "lease": lease, "token": token}
         start = self._starts.of(queue)
-        claimed = self._claim(connection, {**params, "promoted": False}, start)
+        claimed = self._claim(connection, params, start)
         if start is not FIRST and claimed is not None and not claimed.taken:
-            claimed = self._claim(connection, {**params, "promoted": False}, FIRST)
+            claimed = self._claim(connection, params, FIRST)
         if claimed is None:
             self.promote(connection, queue)
-            claimed = self._claim(connection, {**params, "promoted": True}, FIRST)
+            claimed = self._claim(connection, params, FIRST, promoted=True)
         assert claimed is not None
         return claimed
 
-    def _claim(self, connection: sa.Connection, params: dict[str, Any], start: Start) -> Claim | None:
+    def _claim(
+        self, connection: sa.Connection, params: dict[str, Any], start: Start, *, promoted: bool = False
+    ) -> Claim | None:
         """None if something is due that has to be promoted before."""
-        *rows, last = connection.exec_driver_sql(self._sql.claim, {**params, **start._asdict()}).all()
+        asked = {**params, **start._asdict(), "promoted": promoted}
+        *rows, last = connection.exec_driver_sql(self._sql.claim, asked).all()
         if last.deaths > 0:
             return None
-        if last.place is None or params["promoted"]:  # more may be due than was promoted at once
+        if last.place is None or promoted:  # more may be due than was promoted at once
             self._starts.forget(params["queue"])
         else:
             self._starts.went_on(params["queue"], start, Start(last.rank, max(last.place, 0), last.seen))
