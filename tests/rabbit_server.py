@@ -101,10 +101,16 @@ def private(directory: Path) -> Iterator[str]:
         server.close()
 
 
-#: Both parts of a hop wait for the process of a queue: the message, which it puts off, and the ack, which it doesn't.
-_BOTH_WAIT = "lists:sort([K || {'$gen_cast', {command, K, _}} <- Messages]) =:= [low, normal]"
+#: A message that it puts off; the question of a channel that has its first one.
+MESSAGE, FIRST = "{in, {cast, {command, low, _}}, _}", "{in, {{call, _}, {leader_call, _}}, _}"
 
-#: So does a question to it.
+#: Has it stand still when something comes, until it's told to go on.
+_STANDS = """
+fun(_, %s, _) -> put(standing, still), receive go -> erase(standing) end, done;
+   (State, _, _) -> State end
+"""
+
+#: A question waits.
 _ASKED = "lists:any(fun({'$gen_call', _, _}) -> true; (_) -> false end, Messages)"
 
 
@@ -116,18 +122,19 @@ class QueueProcess:
         self._name = f"'%2F_{queue}'"
 
     @contextmanager
-    def still(self) -> Iterator[None]:
-        """It does nothing within the block, and then all that has come."""
-        hold = f"register(holder, self()), true = erlang:suspend_process(whereis({self._name}))"
-        self._server.eval(
-            f"Me = self(), spawn(fun() -> {hold}, Me ! held, receive go -> ok end end), receive held -> ok end"
-        )
+    def still(self, at: str = MESSAGE) -> Iterator[None]:
+        """Within the block it does nothing more once this has come, and then all that has come by then."""
+        stands = " ".join((_STANDS % at).split())
+        self._server.eval(f"ok = sys:install(whereis({self._name}), {{{stands}, goes}})")
         yield
-        self._server.eval("case whereis(holder) of undefined -> gone; Holder -> Holder ! go end")
+        standing = (
+            f"{{_, Own}} = process_info(whereis({self._name}), dictionary), lists:keymember(standing, 1, Own)"
+        )
+        self._server.eval(f"{standing} andalso (whereis({self._name}) ! go)")
 
     def hop_waits(self) -> None:
-        """Return when a hop waits for it."""
-        self._until(_BOTH_WAIT)
+        """Return when both parts of a hop have come: the message, which it puts off, and the ack, which it doesn't."""
+        self._until("lists:any(fun({'$gen_cast', {command, normal, _}}) -> true; (_) -> false end, Messages)")
 
     def is_told_of_an_end(self) -> None:
         """Return when it waits to be told that a channel has ended."""

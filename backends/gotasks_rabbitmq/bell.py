@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager, suppress
 
 import pika
 
-from gotasks_rabbitmq.channel import Channel
 from gotasks_rabbitmq.closed import Closed
 from gotasks_rabbitmq.names import Names
+from gotasks_rabbitmq.pika_channel import PikaChannel
 from gotasks_rabbitmq.wire import Connection, Reopened
 
 #: Between two tokens for the same queue. Seconds.
@@ -60,7 +60,7 @@ class Bell:
     async def heard(self, queue: str, woken: asyncio.Event, *, within: float) -> AsyncIterator[None]:
         """Within the block `woken` is set when somebody rings. Raises Closed, also after `within` seconds."""
         name = self._names.wake(queue)
-        channel: Channel | None = None
+        channel: PikaChannel | None = None
         try:
             channel = await asyncio.wait_for(self._channel.get(), within)
             kind = {"x-queue-type": "classic", "x-max-length": 1, "x-expires": _UNUSED}

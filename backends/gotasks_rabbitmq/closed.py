@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-#: What is missing on the server: a queue, most of the time.
+#: AMQP's code for what is missing on the server: a queue, most of the time.
 NOT_FOUND = 404
+
+#: For an end without a fault.
+GOODBYE = 200
 
 
 class Closed(Exception):

@@ -20,15 +20,22 @@ METHOD, HEADER, BODY = spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY
 _CODE = struct.Struct(">I")
 GET_OK = _CODE.pack(spec.Basic.GetOk.INDEX)
 GET_EMPTY = _CODE.pack(spec.Basic.GetEmpty.INDEX)
+CLOSE = _CODE.pack(spec.Channel.Close.INDEX)
+CLOSE_OK = _CODE.pack(spec.Channel.CloseOk.INDEX)
+SELECT_OK = _CODE.pack(spec.Tx.SelectOk.INDEX)
+RETURN = _CODE.pack(spec.Basic.Return.INDEX)
 COMMIT_OK = _CODE.pack(spec.Tx.CommitOk.INDEX)
 ACK = _CODE.pack(spec.Basic.Ack.INDEX)
 NACK = _CODE.pack(spec.Basic.Nack.INDEX)
 
+_OPEN = _CODE.pack(spec.Channel.Open.INDEX)
+_SELECT = _CODE.pack(spec.Tx.Select.INDEX)
 _GET = _CODE.pack(spec.Basic.Get.INDEX)
 _PUBLISH = _CODE.pack(spec.Basic.Publish.INDEX)
 _COMMIT = _CODE.pack(spec.Tx.Commit.INDEX)
 
 _END = bytes([spec.FRAME_END])
+_REASON = struct.Struct(">4xH")
 _TAG = struct.Struct(">Q")
 _COUNT = struct.Struct(">I")
 _TAG_ETC = struct.Struct(">4xQB")
@@ -47,6 +54,21 @@ _TABLE_AGAIN = b"\0\0\0\x20\x08gt-againl%b\x04gt-nl"
 _FLAGS = struct.pack(">H", _OURS)
 _STORED = b"\x02"
 _LONG = ord("l")
+
+
+def open_for_transactions(channel: int) -> bytes:
+    """Open a channel, and have what is written on it count when it is committed."""
+    return _method(channel, b"%b\0" % _OPEN) + _method(channel, _SELECT)
+
+
+def close(channel: int) -> bytes:
+    """Close a channel."""
+    return _method(channel, b"%b\0\xc8\0\0\0\0\0" % CLOSE)
+
+
+def close_ok(channel: int) -> bytes:
+    """Say that it is closed, to the server, which wanted that."""
+    return _method(channel, CLOSE_OK)
 
 
 def get(channel: int, queue: bytes) -> bytes:
@@ -82,6 +104,11 @@ def tag_of(method: bytes) -> tuple[int, int]:
     """Of an ack, a nack or a get-ok: the tag and the byte of flags that follows it."""
     tag, flags = _TAG_ETC.unpack_from(method)
     return tag, flags
+
+
+def reason_of(close: bytes) -> tuple[int, str]:
+    """AMQP's code for why the server closes a channel, and what it says of it."""
+    return int(_REASON.unpack_from(close)[0]), close[7 : 7 + close[6]].decode("utf-8", "replace")
 
 
 def left_of(get_ok: bytes) -> int:

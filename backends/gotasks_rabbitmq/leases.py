@@ -1,8 +1,8 @@
 """Leases: deliveries that this process holds, and the one write that ends each of them.
 
-The channel is the fence: it takes a write for what was delivered on it and is unsettled since, and when it ends, all
+The lane is the fence: it takes a write for what was delivered on it and is unsettled since, and when it ends, all
 that is unsettled on it goes back, with one death more. What isn't in the table here isn't asked of the server at all,
-since a stale tag would end the channel, and other leases with it.
+since a stale tag would end the lane, and other leases with it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 
 from gotasks.broker import Lease, Write
-from gotasks_rabbitmq.channel import Channel
-from gotasks_rabbitmq.closed import Closed
+from gotasks_rabbitmq.closed import GOODBYE, Closed
+from gotasks_rabbitmq.lane import Lane
 from gotasks_rabbitmq.pool import Pool
 
 logger = logging.getLogger("gotasks")
-
-
-#: AMQP's code for an end without a fault.
-_GOODBYE = 200
 
 
 class Held:
@@ -30,7 +26,7 @@ class Held:
 
     __slots__ = (
         "again",
-        "channel",
+        "lane",
         "moved",
         "nowhere",
         "queue",
@@ -41,12 +37,10 @@ class Held:
         "writing",
     )
 
-    def __init__(
-        self, queue: str, task_id: str, channel: Channel, tag: int, receipt: str, *, again: bool
-    ) -> None:
+    def __init__(self, queue: str, task_id: str, lane: Lane, tag: int, receipt: str, *, again: bool) -> None:
         self.queue = queue
         self.task_id = task_id
-        self.channel = channel
+        self.lane = lane
         self.tag = tag
         self.receipt = receipt
         self.again = again  #: it was stored again after a crash of the server, and another copy may be there
@@ -69,7 +63,7 @@ class Leases:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._held: dict[str, Held] = {}
-        self._on_channel: dict[Channel, set[str]] = {}
+        self._on_lane: dict[Lane, set[str]] = {}
         self._prefix = secrets.token_hex(8)
         self._numbers = count()
 
@@ -83,21 +77,21 @@ class Leases:
         """Whether it is held still."""
         return held.receipt in self._held
 
-    def add(self, queue: str, task_id: str, channel: Channel, tag: int, *, again: bool = False) -> Held:
+    def add(self, queue: str, task_id: str, lane: Lane, tag: int, *, again: bool = False) -> Held:
         """A delivery has come."""
-        held = Held(queue, task_id, channel, tag, f"{self._prefix}-{next(self._numbers)}", again=again)
+        held = Held(queue, task_id, lane, tag, f"{self._prefix}-{next(self._numbers)}", again=again)
         self._held[held.receipt] = held
-        if channel not in self._on_channel:
-            self._on_channel[channel] = set()
-            channel.at_end(lambda closed: self._lose(channel, closed))
-        self._on_channel[channel].add(held.receipt)
+        if lane not in self._on_lane:
+            self._on_lane[lane] = set()
+            lane.at_end(lambda closed: self._lose(lane, closed))
+        self._on_lane[lane].add(held.receipt)
         return held
 
     def end(self, held: Held) -> None:
         """It was settled."""
         if self._held.pop(held.receipt, None) is not None:
-            self._on_channel[held.channel].discard(held.receipt)
-            self._pool.give_back(held.channel)
+            self._on_lane[held.lane].discard(held.receipt)
+            self._pool.give_back(held.lane)
 
     async def write(self, writes: Sequence[Write], carry_out: CarryOut) -> frozenset[str]:
         """Have writes carried out; the receipts that don't hold. Raises why one of them failed.
@@ -153,10 +147,10 @@ class Leases:
             writing.set_result(failures)
         return failures
 
-    def _lose(self, channel: Channel, closed: Closed) -> None:
-        """The channel has ended, and all that was held on it is lost."""
-        receipts = self._on_channel.pop(channel, set())
+    def _lose(self, lane: Lane, closed: Closed) -> None:
+        """The lane has ended, and all that was held on it is lost."""
+        receipts = self._on_lane.pop(lane, set())
         lost = [self._held.pop(receipt) for receipt in receipts]
-        if lost and closed.code > _GOODBYE:  # of a broken connection all who use it are told
+        if lost and closed.code > GOODBYE:  # of a broken connection all who use it are told
             tasks = ", ".join(f"{each.task_id} of {each.queue!r}" for each in lost[:3])
             logger.warning("RabbitMQ took %d tasks back (%s): %s", len(lost), tasks, closed.text)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 
 from gotasks_rabbitmq.answers import Answers
-from gotasks_rabbitmq.channel import Channel
 from gotasks_rabbitmq.closed import Closed
 from gotasks_rabbitmq.names import Names
+from gotasks_rabbitmq.pika_channel import PikaChannel
 from gotasks_rabbitmq.queues import Queues
 from gotasks_rabbitmq.wire import Connection, Reopened
 
@@ -85,7 +85,7 @@ class Publisher:
             raise Unconfirmed(f"the server doesn't take {refused} of {len(tasks)} tasks for {queue!r}")
         return gone
 
-    async def _open(self) -> Channel:
+    async def _open(self) -> PikaChannel:
         channel = await self._connection.channel()
         self._last = confirmed = 0
         waiting: _Waiting = {}

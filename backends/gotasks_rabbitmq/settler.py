@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ from gotasks_rabbitmq.names import Names
 from gotasks_rabbitmq.publisher import Stamps
 
 logger = logging.getLogger("gotasks")
+
+#: A commit that is answered later than that isn't believed. Where a queue doesn't answer a channel that is new to it,
+#: the server drops the message after 65 s (net_ticktime and 5), goes on with the ack, and says that all is well. Seconds.
+_BELIEVED = 30.0
 
 _Writes = Sequence[tuple[Held, Write]]
 _Failed = dict[str, BaseException]
@@ -123,8 +128,6 @@ class Settler:
         failures = await self._commit(link, writes, put_back=True)
         for held, write in writes:
             if held.nowhere and held.receipt not in failures:
-                # Somebody has deleted the queue. What was in it is gone, but this one is still here.
-                link.queues.gone(held.queue)
                 tried = self._cut_off.get(held.receipt)
                 again = held.again if tried is None else tried.again
                 try:
@@ -145,27 +148,39 @@ class Settler:
         answers: Answers[tuple[Held, int], None] = Answers(len(writes))
         frames = []
         for held, write in writes:
-            channel, stamp = held.channel, 0
+            lane, stamp = held.lane, 0
             try:
                 if put_back:
                     stamp = self._stamps.next()
                     name = self._names.tasks(held.queue)
-                    frames.append(channel.publish(name, held.task_id, stamp, write.body, again=held.again))
-                frames.append(channel.ack(held.tag))
-                frames.append(channel.commit(answers, (held, stamp)))
+                    frames.append(lane.publish(name, held.task_id, stamp, write.body, again=held.again))
+                frames.append(lane.ack(held.tag))
+                frames.append(lane.commit(answers, (held, stamp)))
             except Closed as closed:
                 answers.add((held, 0), closed)  # and nothing was sent
         link.connection.send(b"".join(frames))
+        sent = time.monotonic()
         failures: _Failed = {}
         for (held, stamp), answer in await answers.all():
             if answer is not None:
                 failures[held.receipt] = answer
                 if stamp:
-                    returned = stamp in held.channel.returned
+                    returned = stamp in held.lane.returned
                     self._cut_off[held.receipt] = _CutOff(None if returned else boot, again=held.again)
-            elif stamp in held.channel.returned:
+            elif stamp in held.lane.returned:
+                # Somebody has deleted the queue. What was in it is gone, but this one is still here.
+                held.lane.returned.discard(stamp)
                 held.nowhere = True
-                held.channel.returned.discard(stamp)
+                link.queues.gone(held.queue)
+            elif (
+                stamp and (took := held.lane.committed - max(sent, link.connection.unblocked_at)) > _BELIEVED
+            ):
+                held.nowhere = True
+                self._cut_off[held.receipt] = _CutOff(None, again=True)
+                logger.warning(
+                    "RabbitMQ took %.0f s to put task %s back into %r, and may not have done it: it is stored again",
+                    *(took, held.task_id, held.queue),
+                )
         return failures
 
     async def _release(self, link: Link, writes: _Writes) -> _Failed:

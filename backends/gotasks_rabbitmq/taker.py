@@ -9,8 +9,8 @@ import time
 
 from gotasks.broker import Envelope, Lease
 from gotasks_rabbitmq.answers import Answers
-from gotasks_rabbitmq.channel import Channel, Delivery
 from gotasks_rabbitmq.closed import NOT_FOUND, Closed
+from gotasks_rabbitmq.lane import Delivery, Lane
 from gotasks_rabbitmq.leases import Held
 from gotasks_rabbitmq.link import Link, Linked
 from gotasks_rabbitmq.names import Names
@@ -22,7 +22,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Taker:
-    """Asks on many channels at once: the server answers one question of a channel after the other."""
+    """Asks on many lanes at once: the server answers one question of a channel after the other."""
 
     def __init__(self, holding: Linked, names: Names, timeout: float) -> None:
         """`timeout`: seconds that a call may take."""
@@ -54,7 +54,7 @@ class Taker:
                 count = 0 if errors else min(limit - len(found), left)
         except BaseException:  # the caller's time is up, for example: these are for nobody
             for held, _ in found:
-                held.channel.abandon()
+                held.lane.abandon()
             raise
         found = [each for each in found if link.leases.holds(each[0])]
         found.sort(key=lambda each: _number(each[1].headers.get("gt-n")))
@@ -64,33 +64,33 @@ class Taker:
         self, link: Link, queue: str, count: int, found: list[tuple[Held, Delivery]]
     ) -> list[Closed]:
         """Ask for so many tasks at once, and add to `found` those that come; why others don't."""
-        channels = await link.pool.take(count)
+        lanes = await link.pool.take(count)
         name = self._names.tasks(queue)
-        answers: Answers[Channel, Delivery | None] = Answers(count)
+        answers: Answers[Lane, Delivery | None] = Answers(count)
         frames = []
-        for channel in channels:
+        for lane in lanes:
             try:
-                frames.append(channel.get(name, answers, channel))
+                frames.append(lane.get(name, answers, lane))
             except Closed as closed:
-                answers.add(channel, closed)
+                answers.add(lane, closed)
         link.connection.send(b"".join(frames))
         try:
             answered = await answers.all()
         except asyncio.CancelledError:
-            for channel in channels:
-                channel.abandon()  # what comes on it now is for nobody
+            for lane in lanes:
+                lane.abandon()  # what comes on it now is for nobody
             raise
         errors = []
-        for channel, answer in answered:
+        for lane, answer in answered:
             if isinstance(answer, Closed):
                 errors.append(answer)
             elif answer is None:
-                link.pool.give_back(channel)
-            elif channel.closed is not None:  # while the others were waited for
-                errors.append(channel.closed)
+                link.pool.give_back(lane)
+            elif lane.closed is not None:  # while the others were waited for
+                errors.append(lane.closed)
             else:
                 again = bool(_number(answer.headers.get(AGAIN)))
-                held = link.leases.add(queue, _id(answer), channel, answer.tag, again=again)
+                held = link.leases.add(queue, _id(answer), lane, answer.tag, again=again)
                 found.append((held, answer))
         if any(each.code == NOT_FOUND for each in errors):
             link.queues.gone(queue)  # it was deleted since; the new one is empty

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -11,16 +12,17 @@ from typing import Any
 import pika
 
 from gotasks_rabbitmq.address import Address
-from gotasks_rabbitmq.channel import Channel
 from gotasks_rabbitmq.closed import Closed
 from gotasks_rabbitmq.driver import Driver
+from gotasks_rabbitmq.lane import Lane
+from gotasks_rabbitmq.pika_channel import PikaChannel
 
 logger = logging.getLogger("gotasks")
 
 #: How long the end of a connection takes that was given up while it was opened. Seconds.
 _GIVES_UP = 0.5
 
-#: Channels of a connection that are kept free for other ends than leases.
+#: Channels of a connection that are kept free for other ends than lanes.
 _RESERVED = 8
 
 
@@ -30,6 +32,10 @@ class Connection:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.closed: Closed | None = None
+        self._lanes: dict[int, Lane] = {}
+        # pika takes the lowest that it doesn't use itself, so what is taken here comes from the other end.
+        self._numbers = list(range(_RESERVED + 1, _RESERVED + 1 + self.most_channels))
+        self.unblocked_at = 0.0  #: when the server last began to take writes again (monotonic)
         self._ended = asyncio.Event()
         self._unblocked = asyncio.Event()
         self._unblocked.set()
@@ -79,7 +85,7 @@ class Connection:
 
     @property
     def most_channels(self) -> int:
-        """How many channels may be used for leases."""
+        """How many lanes there may be."""
         return max(int(self._inner.params.channel_max or 2047) - _RESERVED, 1)
 
     @property
@@ -98,7 +104,15 @@ class Connection:
         """Send frames, of any of its channels."""
         self._inner.send(frames)
 
-    async def channel(self) -> Channel:
+    def lanes(self, count: int) -> list[Lane]:
+        """So many new lanes, to be opened; fewer if the server allows no more, none if the connection has ended."""
+        count = min(count, len(self._numbers)) if self.closed is None else 0
+        new = [self._numbers.pop() for _ in range(count)]
+        made = {number: Lane(self._inner, number, self._on_gone) for number in new}
+        self._lanes.update(made)
+        return list(made.values())
+
+    async def channel(self) -> PikaChannel:
         """A new channel. Raises Closed."""
         if self.closed is not None:
             raise self.closed
@@ -114,7 +128,7 @@ class Connection:
             ended.cancel()
         if not opened.done():
             raise self.closed or Closed(0, "the connection ended")
-        return Channel(opened.result())
+        return PikaChannel(opened.result())
 
     async def close(self, within: float) -> None:
         """Say goodbye and leave; after `within` seconds without an answer leave all the same."""
@@ -127,8 +141,14 @@ class Connection:
             self._inner._terminate_stream(pika.exceptions.StreamLostError("no answer"))  # noqa: SLF001
             await asyncio.wait_for(self._ended.wait(), 1.0)
 
+    def _on_gone(self, number: int) -> None:
+        del self._lanes[number]
+        self._numbers.append(number)
+
     def _on_close(self, error: BaseException) -> None:
         self.closed = Closed.by(error)
+        for lane in list(self._lanes.values()):
+            lane.lost(self.closed)
         self._ended.set()
         self._unblocked.set()
 
@@ -137,6 +157,7 @@ class Connection:
         logger.warning("RabbitMQ takes no writes: %s; they wait until it does again", frame.method.reason)
 
     def _on_unblocked(self, *_: object) -> None:
+        self.unblocked_at = time.monotonic()
         self._unblocked.set()
         logger.info("RabbitMQ takes writes again")
 
@@ -144,11 +165,11 @@ class Connection:
 class Reopened:
     """A channel that is opened when it's first wanted, and again when it was lost."""
 
-    def __init__(self, open_: Callable[[], Coroutine[Any, Any, Channel]]) -> None:
+    def __init__(self, open_: Callable[[], Coroutine[Any, Any, PikaChannel]]) -> None:
         self._open = open_
-        self._opening: asyncio.Task[Channel] | None = None
+        self._opening: asyncio.Task[PikaChannel] | None = None
 
-    async def get(self) -> Channel:
+    async def get(self) -> PikaChannel:
         """The channel. Raises Closed."""
         opening = self._opening
         if opening is None or (opening.done() and (opening.exception() or opening.result().closed)):

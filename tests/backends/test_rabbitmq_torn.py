@@ -13,14 +13,14 @@ import pytest
 from gotasks.broker import BrokerURL, Lease
 from gotasks.conformance.kit.proxy import Proxy
 from gotasks.errors import BrokerUnavailable
-from gotasks_rabbitmq import RabbitBroker, boot
+from gotasks_rabbitmq import RabbitBroker, boot, settler
 from gotasks_rabbitmq.address import Address
 from gotasks_rabbitmq.boot import Boot
 from gotasks_rabbitmq.names import Names
 from gotasks_rabbitmq.publisher import Publisher, Unconfirmed
 from gotasks_rabbitmq.wire import Connection
 from tests.backends.contract import QUEUE, eventually, put, take, take_one, write
-from tests.rabbit_server import PrivateRabbit, QueueProcess, channel, namespaced
+from tests.rabbit_server import FIRST, PrivateRabbit, QueueProcess, channel, namespaced
 
 Call = Callable[[], frozenset[str]]
 
@@ -43,7 +43,7 @@ def name(url: str) -> str:
 
 
 def held(broker: RabbitBroker) -> Lease:
-    """The lease of a new task, on a channel on which there was a hop before: the first one has a third part."""
+    """The lease of a task that was put back once."""
     put(broker)
     broker.checkpoint([write(take_one(broker), b"old")])
     return take_one(broker)
@@ -133,6 +133,32 @@ def test_a_hop_of_which_the_server_has_nothing_is_stored_beside_the_old_body(
         assert seen(found(broker, 2)) == [(b"new", 1), (b"old", 1)]
 
 
+# -- the queue stands still -----------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+def test_a_hop_that_is_answered_too_late_isnt_believed(
+    private_url: str, private_rabbit: PrivateRabbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue takes no message of a new channel that it doesn't answer for long, and the server commits the ack."""
+    queue = QueueProcess(private_rabbit, name(private_url))
+    private_rabbit.eval("application:set_env(kernel, net_ticktime, 1)")  # so "long" is 6 s, not 65
+    monkeypatch.setattr(settler, "_BELIEVED", 4.0)
+    try:
+        with opened(private_url) as broker, ThreadPoolExecutor(1) as pool:
+            lease = held(broker)
+            hop: Call = lambda: broker.checkpoint([write(lease, b"new")])  # noqa: E731 - as above
+            with queue.still(FIRST):
+                first = pool.submit(hop)
+                with pytest.raises(BrokerUnavailable):
+                    first.result(30)
+                queue.hop_waits()
+            repeated(hop)
+            assert seen(found(broker, 1)) == [(b"new", 1)]
+    finally:
+        private_rabbit.eval("application:set_env(kernel, net_ticktime, 60)")
+
+
 # -- the network is cut ---------------------------------------------------------------------------------------
 
 
@@ -140,6 +166,24 @@ def test_a_hop_of_which_the_server_has_nothing_is_stored_beside_the_old_body(
 def proxy(private_rabbit: PrivateRabbit) -> Iterator[Proxy]:
     with Proxy("127.0.0.1", private_rabbit.port) as proxy:
         yield proxy
+
+
+def test_a_hop_is_whole_though_its_client_ends_before_the_queue_comes_to_it(
+    private_url: str, private_rabbit: PrivateRabbit, proxy: Proxy
+) -> None:
+    """As when a worker is killed on a busy machine: whoever comes next finds the task, and once."""
+    queue = QueueProcess(private_rabbit, name(private_url))
+    with opened(proxy.through(private_url)) as broker, ThreadPoolExecutor(1) as pool:
+        lease = held(broker)
+        with queue.still():
+            hop = pool.submit(broker.checkpoint, [write(lease, b"new")])
+            queue.hop_waits()
+            proxy.cut()
+            queue.is_told_of_an_end()
+            with pytest.raises(BrokerUnavailable):
+                hop.result(30)
+    with opened(private_url) as other:
+        assert seen(found(other, 1)) == [(b"new", 0)]
 
 
 def test_a_hop_whose_answer_is_cut_off_is_there_once(private_url: str, proxy: Proxy) -> None:

@@ -1,0 +1,175 @@
+"""Lane: a channel in transaction mode, for leases. It is opened and closed without pika, which takes longer for that
+than all the rest of a checkpoint does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from gotasks_rabbitmq import frames
+from gotasks_rabbitmq.answers import Answers
+from gotasks_rabbitmq.channel import Channel
+from gotasks_rabbitmq.closed import GOODBYE, Closed
+from gotasks_rabbitmq.driver import Driver
+
+K = TypeVar("K")
+
+
+class Delivery(NamedTuple):
+    """A message that the server gave us, and how many more are ready in its queue."""
+
+    tag: int
+    message_id: str | None
+    headers: dict[str, Any]
+    body: bytes
+    left: int
+
+
+class Lane(Channel):
+    """It may be used when it has opened."""
+
+    def __init__(self, driver: Driver, number: int, gone: Callable[[int], None]) -> None:
+        """`gone`: told the number when the server knows of no channel with it any more."""
+        super().__init__(driver, number)
+        self._gone = gone
+        self._gets: deque[tuple[Answers[Any, Delivery | None], Any]] = deque()
+        self._commits: deque[tuple[Answers[Any, None], Any]] = deque()
+        self._committing = False
+        self._held_back: deque[tuple[bytes, bool]] = deque()  #: frames, and whether each is a commit
+        self._coming: _Coming | None = None
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()  #: or closed
+        self.published = False  #: a task was put into a queue on it
+        self.committed = 0.0  #: when a commit was last answered (monotonic)
+
+    def open(self) -> bytes:
+        """Open it, in transaction mode: writes count when they are committed."""
+        return frames.open_for_transactions(self._number)
+
+    def get(self, queue: str, answers: Answers[K, Delivery | None], key: K) -> bytes:
+        """Ask for one message. The answer is None if none is ready."""
+        self._check_open()
+        self._gets.append((answers, key))
+        return self._in_turn(frames.get(self._number, queue.encode()))
+
+    def publish(self, queue: str, task_id: str, stamp: int, body: bytes, *, again: bool = False) -> bytes:
+        sent = super().publish(queue, task_id, stamp, body, again=again)
+        self.published = True
+        return self._in_turn(sent)
+
+    def ack(self, tag: int) -> bytes:
+        """Acknowledge a delivery."""
+        self._check_open()
+        return self._in_turn(frames.ack(self._number, tag))
+
+    def commit(self, answers: Answers[K, None], key: K) -> bytes:
+        """Commit the transaction."""
+        self._check_open()
+        self._commits.append((answers, key))
+        return self._in_turn(frames.commit(self._number), commit=True)
+
+    def abandon(self) -> None:
+        if self.closed is None:
+            self._driver.send(frames.close(self._number))
+            self._end(Closed(GOODBYE, "the channel was given up"))
+
+    def lost(self, closed: Closed) -> None:
+        """Its connection has ended."""
+        self._leave()
+        if self.closed is None:
+            self._end(closed)
+
+    def _in_turn(self, frame: bytes, *, commit: bool = False) -> bytes:
+        """The frame, to be sent; nothing while a commit isn't answered, since the server allows none before that."""
+        if self._committing:
+            self._held_back.append((frame, commit))
+            return b""
+        self._committing = commit
+        return frame
+
+    def _on_commit(self) -> None:
+        self.committed = time.monotonic()
+        self._committing = False
+        while self._held_back and not self._committing:
+            frame, commit = self._held_back.popleft()
+            self._driver.send(self._in_turn(frame, commit=commit))
+        answers, key = self._commits.popleft()
+        answers.add(key, None)
+
+    def _on_frame(self, kind: int, payload: bytes) -> bool:
+        if kind == frames.METHOD:
+            self._on_method(payload[:4], payload)
+        elif self._coming is not None and self._coming.add(kind, payload):
+            coming, self._coming = self._coming, None
+            if coming.returned:
+                self.returned.add(coming.stamp())
+            else:
+                asked, key = self._gets.popleft()
+                asked.add(key, coming.delivery())
+        return True
+
+    def _on_method(self, code: bytes, payload: bytes) -> None:
+        if code == frames.CLOSE:
+            self._driver.send(frames.close_ok(self._number))
+            if self.closed is None:  # else we close it as well, and are told that it's done
+                self._leave()
+                self._end(Closed(*frames.reason_of(payload)))
+        elif code == frames.CLOSE_OK:
+            self._leave()
+        elif self.closed is not None:
+            pass  # what comes now isn't ours: it goes back with the channel
+        elif code == frames.COMMIT_OK:
+            self._on_commit()
+        elif code in (frames.GET_OK, frames.RETURN):
+            self._coming = _Coming(payload)
+        elif code == frames.GET_EMPTY:
+            asked, key = self._gets.popleft()
+            asked.add(key, None)
+        elif code == frames.SELECT_OK:
+            self.opened.set_result(None)
+
+    def _leave(self) -> None:
+        del self._driver.readers[self._number]
+        self._gone(self._number)
+
+    def _end(self, closed: Closed) -> None:
+        super()._end(closed)
+        self._coming = None
+        for asked, key in self._gets:
+            asked.add(key, closed)
+        for answers, key in self._commits:
+            answers.add(key, closed)
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+
+class _Coming:
+    """A message of which not all frames are here yet: one that was asked for, or one that is returned."""
+
+    def __init__(self, method: bytes) -> None:
+        self.returned = method[:4] == frames.RETURN
+        self._method = method
+        self._header = b""
+        self._parts: list[bytes] = []
+        self._missing = 0
+
+    def add(self, kind: int, payload: bytes) -> bool:
+        """Take a frame of it; whether that was the last one."""
+        if kind == frames.HEADER:
+            self._header = payload
+            self._missing = frames.size_of(payload)
+        else:
+            self._parts.append(payload)
+            self._missing -= len(payload)
+        return self._missing <= 0
+
+    def delivery(self) -> Delivery:
+        tag, _ = frames.tag_of(self._method)
+        task_id, headers = frames.properties_of(self._header)
+        return Delivery(tag, task_id, headers, b"".join(self._parts), frames.left_of(self._method))
+
+    def stamp(self) -> int:
+        return int(frames.properties_of(self._header)[1].get("gt-n", 0))
