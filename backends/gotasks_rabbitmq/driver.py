@@ -29,8 +29,8 @@ class Driver(AsyncioConnection):  # type: ignore[misc]
         return int(self._body_max_length)
 
     def send(self, data: bytes) -> None:
-        """Send frames."""
-        if data:
+        """Send frames; not while it ends, of which all who wait for an answer are told."""
+        if data and self.is_open:
             self._output_marshaled_frames([data])
 
     def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:

@@ -19,7 +19,7 @@ from gotasks_rabbitmq.publisher import Stamps
 logger = logging.getLogger("gotasks")
 
 #: A commit that is answered later than that isn't believed. Where a queue doesn't answer a channel that is new to it,
-#: the server drops the message after 65 s (net_ticktime and 5), goes on with the ack, and says that all is well. Seconds.
+#: the server drops the message after 65 s (net_ticktime and 5), goes on with the ack, and says all is well. Seconds.
 _BELIEVED = 30.0
 
 _Writes = Sequence[tuple[Held, Write]]
