@@ -21,6 +21,9 @@ _PLACES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin", 
 _PATIENCE = 90.0
 
 
+#: What lets a node into a cluster.
+_COOKIE = ".erlang.cookie"
+
 #: Each quorum queue wants some files, and with the usual 1024 a server with 300 of them lets no client in any more.
 _AS_MANY_FILES = 'ulimit -n "$(ulimit -H -n)"; exec "$0"'
 
@@ -30,7 +33,7 @@ class PrivateRabbit:
 
     `settings` are lines of rabbitmq.conf: `PrivateRabbit(directory, {"consumer_timeout": "60000"})`; `advanced` is the
     text of advanced.config, and `query` that of its URL. `management`: with the plugin of that name, at
-    `management_url`; it costs memory, and a moment at the start.
+    `management_url`; it costs memory, and a moment at the start. `beside`: a running one, of whose cluster it will be.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class PrivateRabbit:
         advanced: str = "[].",
         query: str = "",
         management: bool = False,
+        beside: PrivateRabbit | None = None,
     ) -> None:
         self.directory = directory
         self.settings = {
@@ -52,9 +56,11 @@ class PrivateRabbit:
         self.port = 0
         self._management = management
         self._management_port = 0
+        self._beside = beside
         self._advanced = advanced
         self._query = query
-        self._name = f"gotasks{secrets.token_hex(4)}@localhost"
+        #: Its name.
+        self.node = f"gotasks{secrets.token_hex(4)}@localhost"
         self._process = ServerProcess("RabbitMQ server", directory / "server.log")
         self._mapper: subprocess.Popen[bytes] | None = None
         self._env: dict[str, str] = {}
@@ -75,6 +81,11 @@ class PrivateRabbit:
         return f"http://guest:guest@127.0.0.1:{self._management_port}"
 
     @property
+    def mapper_port(self) -> int:
+        """Where its port mapper listens."""
+        return int(self._env["ERL_EPMD_PORT"])
+
+    @property
     def pid(self) -> int:
         """The process id of the running server."""
         return self._process.pid
@@ -88,7 +99,7 @@ class PrivateRabbit:
         if not self.port:
             self._prepare()
         mapper = self.program("epmd")
-        if self._mapper is None and mapper is not None:
+        if self._beside is None and self._mapper is None and mapper is not None:
             # Else the server starts one itself, which outlives it.
             self._mapper = subprocess.Popen(  # noqa: S603 - the program of this name
                 [mapper],
@@ -99,7 +110,7 @@ class PrivateRabbit:
             )
             # On a busy machine the server would be there first, and start one all the same.
             deadline = time.monotonic() + timeout
-            while not _listens(int(self._env["ERL_EPMD_PORT"])) and time.monotonic() < deadline:
+            while not _listens(self.mapper_port) and time.monotonic() < deadline:
                 time.sleep(0.01)
         try:
             words = ["/bin/sh", "-c", _AS_MANY_FILES, program]
@@ -147,7 +158,7 @@ class PrivateRabbit:
         program = self.program("erl_call")
         if program is not None:
             done = subprocess.run(  # noqa: S603 - the program of this name, and words of the suite
-                [program, "-sname", self._name, "-e"],
+                [program, "-sname", self.node, "-e"],
                 env=self._env,
                 input=f"{expression}.\n".encode(),
                 capture_output=True,
@@ -198,6 +209,10 @@ class PrivateRabbit:
         self.port = free_port()
         home = self.directory
         lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", *map(" = ".join, self.settings.items())]
+        if self._beside is not None:
+            nodes = enumerate((self._beside.node, self.node), start=1)
+            lines += [f"cluster_formation.classic_config.nodes.{number} = {node}" for number, node in nodes]
+            shutil.copy(self._beside.directory / _COOKIE, home)
         if self._management:
             self._management_port = free_port()
             lines += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self._management_port}"]
@@ -209,14 +224,14 @@ class PrivateRabbit:
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
             "HOME": str(home),  # the cookie is there
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(free_port() if self._beside is None else self._beside.mapper_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_FLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_CONF_ENV_FILE": str(home / "no-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
-            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_MNESIA_BASE": str(home / "data"),
