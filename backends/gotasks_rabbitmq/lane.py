@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from gotasks_rabbitmq import frames
@@ -32,16 +31,18 @@ class Delivery(NamedTuple):
 class Lane(Channel):
     """It may be used when it has opened."""
 
-    def __init__(self, driver: Driver, number: int, gone: Callable[[int], None]) -> None:
-        """`gone`: told the number when the server knows of no channel with it any more."""
+    def __init__(self, driver: Driver, number: int) -> None:
         super().__init__(driver, number)
-        self._gone = gone
         self._gets: deque[tuple[Answers[Any, Delivery | None], Any]] = deque()
         self._commits: deque[tuple[Answers[Any, None], Any]] = deque()
         self._committing = False
         self._held_back: deque[tuple[bytes, bool]] = deque()  #: frames, and whether each is a commit
         self._coming: _Coming | None = None
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()  #: or closed
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = loop.create_future()  #: or closed
+        self.left: asyncio.Future[None] = (
+            loop.create_future()
+        )  #: the server knows of no such channel any more
         self.published = False  #: a task was put into a queue on it
         self.committed = 0.0  #: when a commit was last answered (monotonic)
 
@@ -133,7 +134,7 @@ class Lane(Channel):
 
     def _leave(self) -> None:
         del self._driver.readers[self._number]
-        self._gone(self._number)
+        self.left.set_result(None)
 
     def _end(self, closed: Closed) -> None:
         super()._end(closed)

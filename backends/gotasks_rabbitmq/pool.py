@@ -26,6 +26,7 @@ class Pool:
         self._free: list[Lane] = []
         self._used: dict[Lane, int] = {}  #: → how many leases, and gets under way, are on it
         self._opening: set[asyncio.Future[None]] = set()
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def prepare(self) -> None:
         """Open a first one, so that to take a task is one question and one answer. Raises Closed."""
@@ -33,15 +34,20 @@ class Pool:
 
     async def take(self, count: int) -> list[Lane]:
         """So many lanes that aren't in use; when there are no more, some that are. Raises Closed."""
-        taken = [self._next() for _ in range(min(count, len(self._free)))]
-        missing = count - len(taken)
-        if not missing:
-            return taken
+        taken: list[Lane] = []
         try:
-            self._open(missing - len(self._opening))
-            if self._opening:  # each goes on, and then is free, though nobody may wait for it any more
-                await asyncio.wait(self._opening)
-            taken += [self._next() for _ in range(missing)]
+            while len(taken) < count:
+                if self._free:
+                    lane = self._free.pop()
+                    self._used[lane] = 1
+                    taken.append(lane)
+                elif self._opening or self._open(count - len(taken)):
+                    # Each goes on, and then is free, though nobody may wait for it any more.
+                    await asyncio.wait(self._opening)
+                elif self._closing:
+                    await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    taken.append(self._shared())
         except BaseException:
             for lane in taken:
                 self.give_back(lane)
@@ -65,24 +71,23 @@ class Pool:
         if room:
             self._open(1)  # before it's wanted
 
-    def _open(self, count: int) -> None:
+    def _open(self, count: int) -> int:
+        """Open so many, or as many as the server allows; how many that are."""
         lanes = self._connection.lanes(count)
         for lane in lanes:
             self._opening.add(lane.opened)
             lane.opened.add_done_callback(partial(self._on_opened, lane))
             lane.at_end(partial(self._forget, lane))
         self._connection.send(b"".join(lane.open() for lane in lanes))
+        return len(lanes)
 
     def _on_opened(self, lane: Lane, opened: asyncio.Future[None]) -> None:
         self._opening.discard(opened)
         if lane.closed is None:
             self._free.append(lane)
 
-    def _next(self) -> Lane:
-        if self._free:
-            lane = self._free.pop()
-            self._used[lane] = 1
-            return lane
+    def _shared(self) -> Lane:
+        """The one that has the least to do, of those on which no task was put back, as long as there are some."""
         if not self._used:
             raise self._connection.closed or Closed(0, "the server opens no channel")
         lane = min(self._used, key=lambda each: (each.published, self._used[each]))
@@ -93,3 +98,6 @@ class Pool:
         self._used.pop(lane, None)
         if lane in self._free:
             self._free.remove(lane)
+        if not lane.left.done():
+            self._closing.add(lane.left)
+            lane.left.add_done_callback(self._closing.discard)

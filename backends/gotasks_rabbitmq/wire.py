@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pika
@@ -108,7 +109,9 @@ class Connection:
         """So many new lanes, to be opened; fewer if the server allows no more, none if the connection has ended."""
         count = min(count, len(self._numbers)) if self.closed is None else 0
         new = [self._numbers.pop() for _ in range(count)]
-        made = {number: Lane(self._inner, number, self._on_gone) for number in new}
+        made = {number: Lane(self._inner, number) for number in new}
+        for number, lane in made.items():
+            lane.left.add_done_callback(partial(self._on_left, number))
         self._lanes.update(made)
         return list(made.values())
 
@@ -141,7 +144,7 @@ class Connection:
             self._inner._terminate_stream(pika.exceptions.StreamLostError("no answer"))  # noqa: SLF001
             await asyncio.wait_for(self._ended.wait(), 1.0)
 
-    def _on_gone(self, number: int) -> None:
+    def _on_left(self, number: int, _: object) -> None:
         del self._lanes[number]
         self._numbers.append(number)
 

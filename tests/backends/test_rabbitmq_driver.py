@@ -22,6 +22,8 @@ from gotasks.broker import BrokerURL, Envelope, Lease, Write
 from gotasks.conformance.kit.proxy import Proxy
 from gotasks.errors import BrokerClosed, BrokerUnavailable
 from gotasks_rabbitmq import RabbitBroker, frames
+from gotasks_rabbitmq.address import Address
+from gotasks_rabbitmq.lane import Lane
 from gotasks_rabbitmq.names import Names
 from gotasks_rabbitmq.pool import Pool
 from gotasks_rabbitmq.wire import Connection
@@ -276,7 +278,23 @@ def test_more_leases_than_channels_share_them(broker: RabbitBroker, monkeypatch:
     assert [each.envelope.id for each in leases] == ids
     assert broker.checkpoint([write(each) for each in leases[::2]]) == frozenset()
     assert broker.ack([write(each) for each in leases[1::2]], keep_for=0) == frozenset()
-    assert [(each.envelope.body, each.deaths) for each in take(broker, 40)] == [(b"new", 0)] * 20
+    for _ in range(10):  # and each of them comes and goes, over and over
+        leases = take(broker, 40)
+        assert [(each.envelope.body, each.deaths) for each in leases] == [(b"new", 0)] * 20
+        assert broker.checkpoint([write(each) for each in leases]) == frozenset()
+
+
+def test_nobody_shares_a_channel_while_more_may_be_opened(rabbitmq_url: str) -> None:
+    async def taken() -> set[Lane]:
+        connection = await Connection.open(Address.of(BrokerURL(rabbitmq_url)), "test")
+        pool = Pool(connection)
+        try:
+            takes = await asyncio.gather(*(pool.take(5) for _ in range(20)))
+        finally:
+            await connection.close(1.0)
+        return {lane for lanes in takes for lane in lanes}
+
+    assert len(asyncio.run(taken())) == 100
 
 
 # -- TLS --------------------------------------------------------------------------------------------------
