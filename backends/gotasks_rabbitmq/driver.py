@@ -30,7 +30,7 @@ class Driver(AsyncioConnection):  # type: ignore[misc]
 
     def send(self, data: bytes) -> None:
         """Send frames; not while it ends, of which all who wait for an answer are told."""
-        if data and self.is_open:
+        if data and self.is_open and not self._transport.is_closing():
             self._output_marshaled_frames([data])
 
     def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
