@@ -27,8 +27,8 @@ KILLS = 20 if FULL else 1
 TASKS, THREADS = 30, 8
 #: So many tasks are put back between two kills.
 HOPS = 300
-#: For which the cluster has no other leader, at the most. Seconds.
-FAILOVER = 60.0
+#: For which nothing may be put back: a server that has lost its leader while it asks that gives up after 65 s. Seconds.
+FAILOVER = 120.0
 
 
 @pytest.fixture
@@ -50,12 +50,10 @@ class Hops:
     """Puts tasks back with a number that rises, over and over, on several threads."""
 
     def __init__(self, broker: RabbitBroker) -> None:
-        self.confirmed: Counter[str] = (
-            Counter()
-        )  #: by task, the last number of which the broker said that it's stored
-        self.set_back: list[
-            tuple[str, int]
-        ] = []  #: tasks that were less than that when they came, and their deaths
+        #: By task, the last number of which the broker said that it's stored.
+        self.confirmed: Counter[str] = Counter()
+        #: By how much tasks were less than that when they came, and their deaths.
+        self.set_back: list[tuple[int, int]] = []
         self._broker = broker
         self._stop = threading.Event()
 
@@ -73,8 +71,7 @@ class Hops:
     def _put_back(self, lease: Lease) -> None:
         task, number = lease.envelope.id, int(lease.envelope.body)
         if number < self.confirmed[task]:
-            assert number == self.confirmed[task] - 1
-            self.set_back.append((task, lease.deaths))
+            self.set_back.append((self.confirmed[task] - number, lease.deaths))
         lost: list[frozenset[str]] = []
 
         def answered() -> bool:
@@ -136,12 +133,14 @@ def test_cluster_storm(nodes: list[PrivateRabbit], figures: Callable[[str], None
     while time.monotonic() < quiet:
         for lease in take(broker, 100, wait=0.5):
             found[lease.envelope.id] += 1
-            assert int(lease.envelope.body) >= hops.confirmed[lease.envelope.id] - 1
     broker.close()
+    doubled = sum(count > 1 for count in found.values())
     figures(
         f"{KILLS} kills of the node that leads, {hops.confirmed.total()} hops of {TASKS} tasks; "
-        f"lost {TASKS - len(found)}, doubled {sum(count > 1 for count in found.values())}, "
+        f"lost {TASKS - len(found)}, doubled {doubled}, "
         f"set back by a step {len(hops.set_back)}"
     )
-    assert found == dict.fromkeys(tasks, 1)
-    assert all(deaths for _, deaths in hops.set_back)
+    assert set(found) == set(tasks)
+    assert doubled <= KILLS * THREADS  # `server_crash_duplicates="bounded"`
+    if not doubled:
+        assert all(steps == 1 and deaths for steps, deaths in hops.set_back)
