@@ -19,6 +19,7 @@ from gotasks_rabbitmq.names import USED
 from gotasks_rabbitmq.private import PrivateRabbit
 
 __all__ = [
+    "FIRST",
     "NAMED",
     "PrivateRabbit",
     "QueueProcess",

@@ -46,7 +46,7 @@ class Boot:
         except Closed:
             if self._connection.closed is not None:
                 raise
-            return b""  # it refuses such names, or another channel
+            return b""  # it refuses such names
 
 
 def read(reply_to: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Channel: an open channel of a connection, on which tasks are put into queues. For the I/O thread only."""
+"""Channel: a channel of a connection, on which tasks are put into queues. For the I/O thread only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gotasks_rabbitmq.driver import Driver
 
 
 class Channel(ABC):
-    """Whatever is awaited raises Closed when it ends, and so does all that is asked of it after that.
+    """Whoever waits for an answer is told Closed when it ends, and what is asked of it after that raises it.
 
     What puts, gets or settles a task doesn't send a frame, but returns it: who has many sends them at once.
     """
@@ -25,7 +25,7 @@ class Channel(ABC):
         driver.readers[number] = self._on_frame
 
     def at_end(self, call: Callable[[Closed], None]) -> None:
-        """Have this called when the channel ends, before anybody who awaits something is told."""
+        """Have this called when the channel ends, before anybody who waits for an answer is told."""
         self._endings.append(call)
 
     def publish(self, queue: str, task_id: str, stamp: int, body: bytes, *, again: bool = False) -> bytes:
@@ -49,5 +49,6 @@ class Channel(ABC):
 
     def _end(self, closed: Closed) -> None:
         self.closed = closed
-        for call in self._endings:
+        endings, self._endings = self._endings, []  # they know the channel, and would keep it
+        for call in endings:
             call(closed)

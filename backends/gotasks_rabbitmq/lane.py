@@ -1,5 +1,5 @@
-"""Lane: a channel in transaction mode, for leases. It is opened and closed without pika, which takes longer for that
-than all the rest of a checkpoint does.
+"""Lane: a channel in transaction mode, for one lease after the other. It is opened and closed without pika, which takes
+longer for that than all the rest of a checkpoint does.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from gotasks_rabbitmq import frames
@@ -31,19 +32,18 @@ class Delivery(NamedTuple):
 class Lane(Channel):
     """It may be used when it has opened."""
 
-    def __init__(self, driver: Driver, number: int) -> None:
+    def __init__(self, driver: Driver, number: int, gone: Callable[[int], None]) -> None:
+        """`gone`: told the number when the server knows of no such channel any more."""
         super().__init__(driver, number)
+        self._gone = gone
         self._gets: deque[tuple[Answers[Any, Delivery | None], Any]] = deque()
         self._commits: deque[tuple[Answers[Any, None], Any]] = deque()
-        self._committing = False
-        self._held_back: deque[tuple[bytes, bool]] = deque()  #: frames, and whether each is a commit
         self._coming: _Coming | None = None
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()  #: or closed
-        self.left: asyncio.Future[None] = (
-            loop.create_future()
-        )  #: the server knows of no such channel any more
+        self.left: asyncio.Future[None] = loop.create_future()  #: as `gone` is told
         self.published = False  #: a task was put into a queue on it
+        self.cut = False  #: its connection has ended
         self.committed = 0.0  #: when a commit was last answered (monotonic)
 
     def open(self) -> bytes:
@@ -54,23 +54,22 @@ class Lane(Channel):
         """Ask for one message. The answer is None if none is ready."""
         self._check_open()
         self._gets.append((answers, key))
-        return self._in_turn(frames.get(self._number, queue.encode()))
+        return frames.get(self._number, queue.encode())
 
     def publish(self, queue: str, task_id: str, stamp: int, body: bytes, *, again: bool = False) -> bytes:
-        sent = super().publish(queue, task_id, stamp, body, again=again)
         self.published = True
-        return self._in_turn(sent)
+        return super().publish(queue, task_id, stamp, body, again=again)
 
     def ack(self, tag: int) -> bytes:
         """Acknowledge a delivery."""
         self._check_open()
-        return self._in_turn(frames.ack(self._number, tag))
+        return frames.ack(self._number, tag)
 
     def commit(self, answers: Answers[K, None], key: K) -> bytes:
-        """Commit the transaction."""
+        """Commit the transaction. The server allows nothing else until that is answered."""
         self._check_open()
         self._commits.append((answers, key))
-        return self._in_turn(frames.commit(self._number), commit=True)
+        return frames.commit(self._number)
 
     def abandon(self) -> None:
         if self.closed is None:
@@ -79,26 +78,11 @@ class Lane(Channel):
 
     def lost(self, closed: Closed) -> None:
         """Its connection has ended."""
-        self._leave()
+        self.cut = True
+        if not self.left.done():
+            self._leave()
         if self.closed is None:
             self._end(closed)
-
-    def _in_turn(self, frame: bytes, *, commit: bool = False) -> bytes:
-        """The frame, to be sent; nothing while a commit isn't answered, since the server allows none before that."""
-        if self._committing:
-            self._held_back.append((frame, commit))
-            return b""
-        self._committing = commit
-        return frame
-
-    def _on_commit(self) -> None:
-        self.committed = time.monotonic()
-        self._committing = False
-        while self._held_back and not self._committing:
-            frame, commit = self._held_back.popleft()
-            self._driver.send(self._in_turn(frame, commit=commit))
-        answers, key = self._commits.popleft()
-        answers.add(key, None)
 
     def _on_frame(self, kind: int, payload: bytes) -> bool:
         if kind == frames.METHOD:
@@ -123,7 +107,9 @@ class Lane(Channel):
         elif self.closed is not None:
             pass  # what comes now isn't ours: it goes back with the channel
         elif code == frames.COMMIT_OK:
-            self._on_commit()
+            self.committed = time.monotonic()
+            answers, key = self._commits.popleft()
+            answers.add(key, None)
         elif code in (frames.GET_OK, frames.RETURN):
             self._coming = _Coming(payload)
         elif code == frames.GET_EMPTY:
@@ -134,6 +120,7 @@ class Lane(Channel):
 
     def _leave(self) -> None:
         del self._driver.readers[self._number]
+        self._gone(self._number)
         self.left.set_result(None)
 
     def _end(self, closed: Closed) -> None:

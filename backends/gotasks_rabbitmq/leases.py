@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
 
 from gotasks.broker import Lease, Write
@@ -45,7 +46,7 @@ class Held:
         self.receipt = receipt
         self.again = again  #: it was stored again after a crash of the server, and another copy may be there
         self.moved = False  #: a copy is in the queue to which it shall move
-        self.nowhere = False  #: it was acked, and no queue took its new body
+        self.nowhere = False  #: it was acked, and no queue took its new body, as far as is known
         self.seq = 0  #: of the write that is under way
         self.writing: asyncio.Future[Failures] | None = None
 
@@ -63,7 +64,7 @@ class Leases:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._held: dict[str, Held] = {}
-        self._on_lane: dict[Lane, set[str]] = {}
+        self._on_lane: dict[Lane, Held | None] = {}
         self._prefix = secrets.token_hex(8)
         self._numbers = count()
 
@@ -82,15 +83,14 @@ class Leases:
         held = Held(queue, task_id, lane, tag, f"{self._prefix}-{next(self._numbers)}", again=again)
         self._held[held.receipt] = held
         if lane not in self._on_lane:
-            self._on_lane[lane] = set()
-            lane.at_end(lambda closed: self._lose(lane, closed))
-        self._on_lane[lane].add(held.receipt)
+            lane.at_end(partial(self._lose, lane))
+        self._on_lane[lane] = held
         return held
 
     def end(self, held: Held) -> None:
         """It was settled."""
         if self._held.pop(held.receipt, None) is not None:
-            self._on_lane[held.lane].discard(held.receipt)
+            self._on_lane[held.lane] = None
             self._pool.give_back(held.lane)
 
     async def write(self, writes: Sequence[Write], carry_out: CarryOut) -> frozenset[str]:
@@ -148,9 +148,10 @@ class Leases:
         return failures
 
     def _lose(self, lane: Lane, closed: Closed) -> None:
-        """The lane has ended, and all that was held on it is lost."""
-        receipts = self._on_lane.pop(lane, set())
-        lost = [self._held.pop(receipt) for receipt in receipts]
-        if lost and closed.code > GOODBYE:  # of a broken connection all who use it are told
-            tasks = ", ".join(f"{each.task_id} of {each.queue!r}" for each in lost[:3])
-            logger.warning("RabbitMQ took %d tasks back (%s): %s", len(lost), tasks, closed.text)
+        """The lane has ended, and what was held on it is lost."""
+        held = self._on_lane.pop(lane)
+        if held is None:
+            return
+        del self._held[held.receipt]
+        if closed.code > GOODBYE and not lane.cut:  # of a connection that ends all who use it are told
+            logger.warning("RabbitMQ took task %s of %r back: %s", held.task_id, held.queue, closed.text)

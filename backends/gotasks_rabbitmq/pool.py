@@ -1,4 +1,4 @@
-"""Pool: the lanes of one connection. A lease has one for itself, as long as the server allows that many.
+"""Pool: the lanes of one connection, one for each lease.
 
 A lane is closed when a task was put back on it. A queue puts off the message of a transaction, but neither its ack nor
 the end of its channel: if the client ends just then, the log has the ack, the end of the channel, and then the message.
@@ -17,6 +17,9 @@ from gotasks_rabbitmq.wire import Connection
 #: So many that aren't used are kept open.
 _SPARE = 256
 
+#: For so long one is waited for that is being closed, where there are no others. Seconds.
+_SOON = 0.1
+
 
 class Pool:
     """For the I/O thread."""
@@ -24,43 +27,38 @@ class Pool:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._free: list[Lane] = []
-        self._used: dict[Lane, int] = {}  #: → how many leases, and gets under way, are on it
         self._opening: set[asyncio.Future[None]] = set()
         self._closing: set[asyncio.Future[None]] = set()
 
     async def prepare(self) -> None:
         """Open a first one, so that to take a task is one question and one answer. Raises Closed."""
-        self.give_back(*await self.take(1))
+        for lane in await self.take(1):
+            self.give_back(lane)
 
     async def take(self, count: int) -> list[Lane]:
-        """So many lanes that aren't in use; when there are no more, some that are. Raises Closed."""
+        """So many lanes, or as many as the server allows now, which may be none. Raises Closed."""
         taken: list[Lane] = []
         try:
-            while len(taken) < count:
-                if self._free:
-                    lane = self._free.pop()
-                    self._used[lane] = 1
-                    taken.append(lane)
-                elif self._opening or self._open(count - len(taken)):
+            while True:
+                while self._free and len(taken) < count:
+                    taken.append(self._free.pop())
+                if len(taken) == count:
+                    return taken
+                if self._opening or self._open(count - len(taken)):
                     # Each goes on, and then is free, though nobody may wait for it any more.
                     await asyncio.wait(self._opening)
-                elif self._closing:
-                    await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
-                else:
-                    taken.append(self._shared())
+                elif taken or not await self._left_soon():
+                    break
         except BaseException:
             for lane in taken:
                 self.give_back(lane)
             raise
+        if self._connection.closed is not None:
+            raise self._connection.closed
         return taken
 
     def give_back(self, lane: Lane) -> None:
-        """One lease less is on it, or one get that found nothing."""
-        count = self._used.get(lane, 0) - 1
-        if count > 0:
-            self._used[lane] = count
-            return
-        self._used.pop(lane, None)
+        """Nothing is held on it any more."""
         if lane.closed is not None:
             return
         room = len(self._free) + len(self._opening) < _SPARE
@@ -71,13 +69,20 @@ class Pool:
         if room:
             self._open(1)  # before it's wanted
 
+    async def _left_soon(self) -> bool:
+        """Wait for one that is being closed, which isn't long unless its queue doesn't answer; whether one was."""
+        if not self._closing:
+            return False
+        left, _ = await asyncio.wait(self._closing, timeout=_SOON, return_when=asyncio.FIRST_COMPLETED)
+        return bool(left)
+
     def _open(self, count: int) -> int:
         """Open so many, or as many as the server allows; how many that are."""
         lanes = self._connection.lanes(count)
         for lane in lanes:
             self._opening.add(lane.opened)
             lane.opened.add_done_callback(partial(self._on_opened, lane))
-            lane.at_end(partial(self._forget, lane))
+            lane.at_end(partial(self._on_end, lane))
         self._connection.send(b"".join(lane.open() for lane in lanes))
         return len(lanes)
 
@@ -86,16 +91,7 @@ class Pool:
         if lane.closed is None:
             self._free.append(lane)
 
-    def _shared(self) -> Lane:
-        """The one that has the least to do, of those on which no task was put back, as long as there are some."""
-        if not self._used:
-            raise self._connection.closed or Closed(0, "the server opens no channel")
-        lane = min(self._used, key=lambda each: (each.published, self._used[each]))
-        self._used[lane] += 1
-        return lane
-
-    def _forget(self, lane: Lane, _: Closed) -> None:
-        self._used.pop(lane, None)
+    def _on_end(self, lane: Lane, _: Closed) -> None:
         if lane in self._free:
             self._free.remove(lane)
         if not lane.left.done():

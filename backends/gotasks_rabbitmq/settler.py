@@ -91,7 +91,7 @@ class Settler:
                     await self._store(storing, envelope.queue, task, receipt, again=again)
                     storing.bell.ring(envelope.queue)
                     logger.warning(
-                        "RabbitMQ went away while it put task %s back into %r, so it was stored again",
+                        "RabbitMQ didn't put task %s back into %r, or may not have, so it was stored again",
                         *(envelope.id, envelope.queue),
                     )
                 else:  # it is there, and only the answer was lost
@@ -172,9 +172,7 @@ class Settler:
                 held.lane.returned.discard(stamp)
                 held.nowhere = True
                 link.queues.gone(held.queue)
-            elif (
-                stamp and (took := held.lane.committed - max(sent, link.connection.unblocked_at)) > _BELIEVED
-            ):
+            elif stamp and (took := held.lane.committed - sent) > _BELIEVED:
                 held.nowhere = True
                 self._cut_off[held.receipt] = _CutOff(None, again=True)
                 logger.warning(

@@ -36,7 +36,10 @@ class Taker:
         return self._left.get(queue, 0)
 
     async def take(self, queue: str, limit: int) -> list[Lease]:
-        """Lease what is ready now: one first, or as many as there were the last time, and then the rest."""
+        """Lease what is ready now: one first, or as many as there were the last time, and then the rest.
+
+        No more than the server allows lanes.
+        """
         link = await self._holding.get()
         await link.connection.unblocked()
         await link.queues.ensure(queue)
@@ -45,9 +48,12 @@ class Taker:
         count = min(limit, max(self.left(queue), 1))
         try:
             while count > 0 and (not found or time.monotonic() < soon):
+                lanes = await link.pool.take(count)
+                if not lanes:
+                    break
                 before = len(found)
-                errors = await self._get(link, queue, count, found)
-                full = len(found) - before == count
+                errors = await self._get(link, queue, lanes, found)
+                full = len(found) - before == len(lanes)
                 left = self._left[queue] = min(each.left for _, each in found[before:]) if full else 0
                 if errors and not any(link.leases.holds(held) for held, _ in found):
                     raise errors[0]
@@ -61,12 +67,11 @@ class Taker:
         return [_lease(*each) for each in found]
 
     async def _get(
-        self, link: Link, queue: str, count: int, found: list[tuple[Held, Delivery]]
+        self, link: Link, queue: str, lanes: list[Lane], found: list[tuple[Held, Delivery]]
     ) -> list[Closed]:
-        """Ask for so many tasks at once, and add to `found` those that come; why others don't."""
-        lanes = await link.pool.take(count)
+        """Ask for a task on each of these at once, and add to `found` those that come; why others don't."""
         name = self._names.tasks(queue)
-        answers: Answers[Lane, Delivery | None] = Answers(count)
+        answers: Answers[Lane, Delivery | None] = Answers(len(lanes))
         frames = []
         for lane in lanes:
             try:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pika
 
+from gotasks.errors import ConfigurationError
 from gotasks_rabbitmq.address import Address
 from gotasks_rabbitmq.closed import Closed
 from gotasks_rabbitmq.driver import Driver
@@ -26,6 +25,9 @@ _GIVES_UP = 0.5
 #: Channels of a connection that are kept free for other ends than lanes.
 _RESERVED = 8
 
+#: With fewer channels a connection is of no use.
+_FEWEST = 2 * _RESERVED
+
 
 class Connection:
     """An open connection."""
@@ -35,8 +37,7 @@ class Connection:
         self.closed: Closed | None = None
         self._lanes: dict[int, Lane] = {}
         # pika takes the lowest that it doesn't use itself, so what is taken here comes from the other end.
-        self._numbers = list(range(_RESERVED + 1, _RESERVED + 1 + self.most_channels))
-        self.unblocked_at = 0.0  #: when the server last began to take writes again (monotonic)
+        self._numbers = list(range(_RESERVED + 1, self.most_channels + 1))
         self._ended = asyncio.Event()
         self._unblocked = asyncio.Event()
         self._unblocked.set()
@@ -45,7 +46,7 @@ class Connection:
 
     @classmethod
     async def open(cls, address: Address, purpose: str) -> Connection:
-        """Connect. Raises Closed."""
+        """Connect. Raises Closed, ConfigurationError."""
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         ended = asyncio.Event()
         connection: list[Connection] = []
@@ -75,6 +76,13 @@ class Connection:
                 await asyncio.wait_for(ended.wait(), _GIVES_UP)
             raise
         connection.append(cls(inner))
+        channels = connection[0].most_channels
+        if channels < _FEWEST:
+            await connection[0].close(_GIVES_UP)
+            raise ConfigurationError(
+                f"{address.shown} allows a connection {channels} channels, and {_FEWEST} are needed: raise channel_max "
+                "in its configuration"
+            )
         return connection[0]
 
     @property
@@ -86,8 +94,8 @@ class Connection:
 
     @property
     def most_channels(self) -> int:
-        """How many lanes there may be."""
-        return max(int(self._inner.params.channel_max or 2047) - _RESERVED, 1)
+        """How many channels the server allows it."""
+        return int(self._inner.params.channel_max or 2047)
 
     @property
     def blocked(self) -> bool:
@@ -109,9 +117,7 @@ class Connection:
         """So many new lanes, to be opened; fewer if the server allows no more, none if the connection has ended."""
         count = min(count, len(self._numbers)) if self.closed is None else 0
         new = [self._numbers.pop() for _ in range(count)]
-        made = {number: Lane(self._inner, number) for number in new}
-        for number, lane in made.items():
-            lane.left.add_done_callback(partial(self._on_left, number))
+        made = {number: Lane(self._inner, number, self._on_gone) for number in new}
         self._lanes.update(made)
         return list(made.values())
 
@@ -144,7 +150,7 @@ class Connection:
             self._inner._terminate_stream(pika.exceptions.StreamLostError("no answer"))  # noqa: SLF001
             await asyncio.wait_for(self._ended.wait(), 1.0)
 
-    def _on_left(self, number: int, _: object) -> None:
+    def _on_gone(self, number: int) -> None:
         del self._lanes[number]
         self._numbers.append(number)
 
@@ -160,7 +166,6 @@ class Connection:
         logger.warning("RabbitMQ takes no writes: %s; they wait until it does again", frame.method.reason)
 
     def _on_unblocked(self, *_: object) -> None:
-        self.unblocked_at = time.monotonic()
         self._unblocked.set()
         logger.info("RabbitMQ takes writes again")
 

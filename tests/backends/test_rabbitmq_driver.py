@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import decimal
+import gc
 import socket
 import subprocess
 import threading
@@ -20,8 +21,8 @@ from pika import frame, spec
 
 from gotasks.broker import BrokerURL, Envelope, Lease, Write
 from gotasks.conformance.kit.proxy import Proxy
-from gotasks.errors import BrokerClosed, BrokerUnavailable
-from gotasks_rabbitmq import RabbitBroker, frames
+from gotasks.errors import BrokerClosed, BrokerUnavailable, ConfigurationError
+from gotasks_rabbitmq import RabbitBroker, frames, wire
 from gotasks_rabbitmq.address import Address
 from gotasks_rabbitmq.lane import Lane
 from gotasks_rabbitmq.names import Names
@@ -269,22 +270,87 @@ def test_who_closes_while_it_connects_leaves_no_connection(
 # -- channels ---------------------------------------------------------------------------------------------
 
 
-def test_more_leases_than_channels_share_them(broker: RabbitBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Connection, "most_channels", property(lambda _: 3))
-    ids = [f"t{number}" for number in range(40)]
+def test_no_more_is_leased_than_there_are_channels(
+    broker: RabbitBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has one for itself: when it ends, nothing else does."""
+    monkeypatch.setattr(wire, "_RESERVED", 2044)  # of 2047
+    ids = [f"t{number}" for number in range(20)]
     put(broker, dict.fromkeys(ids, b"old"))
-    leases = take(broker, 1)
-    leases += take(broker, 39)
-    assert [each.envelope.id for each in leases] == ids
-    assert broker.checkpoint([write(each) for each in leases[::2]]) == frozenset()
-    assert broker.ack([write(each) for each in leases[1::2]], keep_for=0) == frozenset()
-    for _ in range(10):  # and each of them comes and goes, over and over
-        leases = take(broker, 40)
-        assert [(each.envelope.body, each.deaths) for each in leases] == [(b"new", 0)] * 20
+    for begin in range(0, 18, 3):  # and each of them comes and goes, over and over
+        leases = take(broker, 9)
+        assert [each.envelope.id for each in leases] == ids[begin : begin + 3]
+        assert take(broker, 9, wait=0) == []
         assert broker.checkpoint([write(each) for each in leases]) == frozenset()
+    assert broker.ack([write(each) for each in take(broker, 9)], keep_for=0) == frozenset()
+    assert broker.stats(QUEUE).ready == 17
 
 
-def test_nobody_shares_a_channel_while_more_may_be_opened(rabbitmq_url: str) -> None:
+def test_who_waits_while_all_channels_are_taken_gets_the_next_one(
+    broker: RabbitBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_RESERVED", 2046)  # of 2047
+    put(broker, {"a": b"", "b": b""})
+    (lease,) = take(broker, 1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(broker.acquire, QUEUE, limit=1, wait=10, lease_for=60)
+        broker.ack([write(lease)], keep_for=0)
+        assert [each.envelope.id for each in waiting.result(20)] == ["b"]
+
+
+def test_a_server_that_allows_too_few_channels_is_refused(
+    broker: RabbitBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Address.parameters
+
+    def few(self: Address, purpose: str) -> Any:
+        parameters = usual(self, purpose)
+        parameters.channel_max = 15
+        return parameters
+
+    monkeypatch.setattr(Address, "parameters", few)
+    with pytest.raises(ConfigurationError, match="15 channels, and 16 are needed: raise channel_max"):
+        broker.stats(QUEUE)
+
+
+def test_all_channels_are_told_of_the_end_of_their_connection(rabbitmq_url: str) -> None:
+    """Though one of them has just been closed, and the loop hasn't turned since."""
+
+    async def told() -> list[str]:
+        connection = await Connection.open(Address.of(BrokerURL(rabbitmq_url)), "test")
+        ended = asyncio.Event()
+        connection._inner.add_on_close_callback(lambda *_: ended.set())
+        lanes = await Pool(connection).take(3)
+        lanes[0].abandon()
+        lanes[0]._on_frame(frames.METHOD, frames.CLOSE_OK)
+        connection._on_close(pika.exceptions.StreamLostError("cut"))
+        closed = [str(lane.closed) for lane in lanes]
+        connection._inner.close()
+        await ended.wait()
+        return closed
+
+    assert asyncio.run(told())[1:] == ["cut", "cut"]
+
+
+def test_a_channel_that_is_closed_is_freed_at_once(broker: RabbitBroker) -> None:
+    """Each checkpoint has one: what is left to the collector of cycles would be much."""
+
+    def lanes() -> int:
+        return sum(isinstance(each, Lane) for each in gc.get_objects())
+
+    put(broker, {"a": b"old"})
+    gc.collect()
+    before = lanes()
+    gc.disable()
+    try:
+        for _ in range(30):
+            broker.checkpoint([write(take(broker, 1)[0])])
+        assert lanes() < before + 10
+    finally:
+        gc.enable()
+
+
+def test_nobody_takes_a_channel_of_others(rabbitmq_url: str) -> None:
     async def taken() -> set[Lane]:
         connection = await Connection.open(Address.of(BrokerURL(rabbitmq_url)), "test")
         pool = Pool(connection)
