@@ -256,7 +256,7 @@ def test_a_lease_that_is_held_for_too_long_is_lost_alone(
 
     eventually(lost, what="the end of the lease", within=20)
     assert private.checkpoint([write(long), write(short)]) == {long.receipt}
-    assert "RabbitMQ took 1 tasks back (long of 'orders')" in caplog.text
+    assert "RabbitMQ took task long of 'orders' back" in caplog.text
     assert "timed out" in caplog.text
     found = {lease.envelope.id: (lease.envelope.body, lease.deaths) for lease in take(private, 2)}
     assert found == {"long": (b"old", 1), "short": (b"new", 0)}

@@ -134,7 +134,7 @@ def test_a_task_is_taken_back_where_the_url_doesnt_tell_of_a_short_consumer_time
         app.register("job", step(reentrant(handler) if kind == "reentrant" else handler, name="step"))
         task = app.queue(QUEUE, lease=1, max_limit=2).enqueue("job")
         with app.worker():
-            said.eventually(rf"RabbitMQ took 1 tasks back \({task.id} of '{QUEUE}'\): .*timed out")
+            said.eventually(rf"RabbitMQ took task {task.id} of '{QUEUE}' back: .*timed out")
             said.eventually(rf"task {task.id} of job 'job': its worker went away \(1 times in this step\)")
             if kind == "reentrant":
                 said.eventually(rf"task {task.id} of job 'job': done after ")
