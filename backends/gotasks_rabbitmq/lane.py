@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,14 +29,15 @@ class Delivery(NamedTuple):
 
 
 class Lane(Channel):
-    """It may be used when it has opened."""
+    """It may be used when it has opened, by one who asks one thing after the other."""
 
     def __init__(self, driver: Driver, number: int, gone: Callable[[int], None]) -> None:
         """`gone`: told the number when the server knows of no such channel any more."""
         super().__init__(driver, number)
         self._gone = gone
-        self._gets: deque[tuple[Answers[Any, Delivery | None], Any]] = deque()
-        self._commits: deque[tuple[Answers[Any, None], Any]] = deque()
+        self._asked: tuple[Answers[Any, Any], Any] | None = (
+            None  #: of the one question that waits for its answer
+        )
         self._coming: _Coming | None = None
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()  #: or closed
@@ -53,7 +53,7 @@ class Lane(Channel):
     def get(self, queue: str, answers: Answers[K, Delivery | None], key: K) -> bytes:
         """Ask for one message. The answer is None if none is ready."""
         self._check_open()
-        self._gets.append((answers, key))
+        self._asked = answers, key
         return frames.get(self._number, queue.encode())
 
     def publish(self, queue: str, task_id: str, stamp: int, body: bytes, *, again: bool = False) -> bytes:
@@ -66,9 +66,9 @@ class Lane(Channel):
         return frames.ack(self._number, tag)
 
     def commit(self, answers: Answers[K, None], key: K) -> bytes:
-        """Commit the transaction. The server allows nothing else until that is answered."""
+        """Commit the transaction."""
         self._check_open()
-        self._commits.append((answers, key))
+        self._asked = answers, key
         return frames.commit(self._number)
 
     def abandon(self) -> None:
@@ -92,8 +92,7 @@ class Lane(Channel):
             if coming.returned:
                 self.returned.add(coming.stamp())
             else:
-                asked, key = self._gets.popleft()
-                asked.add(key, coming.delivery())
+                self._answer(coming.delivery())
         return True
 
     def _on_method(self, code: bytes, payload: bytes) -> None:
@@ -108,15 +107,18 @@ class Lane(Channel):
             pass  # what comes now isn't ours: it goes back with the channel
         elif code == frames.COMMIT_OK:
             self.committed = time.monotonic()
-            answers, key = self._commits.popleft()
-            answers.add(key, None)
+            self._answer(None)
         elif code in (frames.GET_OK, frames.RETURN):
             self._coming = _Coming(payload)
         elif code == frames.GET_EMPTY:
-            asked, key = self._gets.popleft()
-            asked.add(key, None)
+            self._answer(None)
         elif code == frames.SELECT_OK:
             self.opened.set_result(None)
+
+    def _answer(self, answer: Delivery | Closed | None) -> None:
+        if self._asked is not None:
+            (answers, key), self._asked = self._asked, None
+            answers.add(key, answer)
 
     def _leave(self) -> None:
         del self._driver.readers[self._number]
@@ -126,10 +128,7 @@ class Lane(Channel):
     def _end(self, closed: Closed) -> None:
         super()._end(closed)
         self._coming = None
-        for asked, key in self._gets:
-            asked.add(key, closed)
-        for answers, key in self._commits:
-            answers.add(key, closed)
+        self._answer(closed)
         if not self.opened.done():
             self.opened.set_result(None)
 
