@@ -9,6 +9,10 @@ ARGS ?=
 RECORDS = redis%3A%2F%2F127.0.0.1%3A6379%2F0%3Fdurability%3Dkill
 REPORT = --report docs/conformance/$(1).json --markdown docs/conformance/$(1).md
 
+# Some shells and images ask for no bytecode. The tests start a thousand processes, and each would compile anew what it
+# imports of this checkout.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-docker conformance bench docs lint format type wheel release-check clean
 
