@@ -38,7 +38,7 @@ def main() -> None:
     prefix = f"bench_{uuid.uuid4().hex[:8]}_"
     url = f"{options.url}{'&' if '?' in options.url else '?'}prefix={prefix}"
     address = Address.of(BrokerURL(url))
-    schema = Schema(prefix, address.schema)
+    schema = Schema(prefix, address.schema, address.dialect)
     engine = sa.create_engine(address.url, isolation_level="AUTOCOMMIT")
     broker = open_broker(url)
     try:

@@ -24,7 +24,7 @@ def with_params(url: str, **params: str) -> str:
 def schema_of(url: str) -> Schema:
     """The tables that the broker of this URL works with."""
     address = Address.of(BrokerURL(url))
-    return Schema(address.prefix, address.schema)
+    return Schema(address.prefix, address.schema, address.dialect)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Dialect(Operations, Lookups):
     names: frozenset[str]
 
     def __init__(self, address: Address) -> None:
-        super().__init__(Schema(address.prefix, address.schema))
+        super().__init__(Schema(address.prefix, address.schema, address.dialect))
         self.address = address
 
     def pool(self) -> dict[str, Any]:
