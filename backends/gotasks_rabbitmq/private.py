@@ -181,20 +181,20 @@ class PrivateRabbit:
     @contextmanager
     def alarm(self, kind: str = "memory") -> Iterator[None]:
         """Within the block its alarm is on: for "memory" or "disk"."""
-        before = self.settings["vm_memory_high_watermark.absolute"]
-        raise_, clear = {
+        change, raising, clearing = {
             "memory": (
-                ("set_vm_memory_high_watermark", "absolute", "1MB"),
-                ("set_vm_memory_high_watermark", "absolute", before),
+                "vm_memory_monitor:set_vm_memory_high_watermark({{absolute, {}}})",
+                '"1MB"',
+                f'"{self.settings["vm_memory_high_watermark.absolute"]}"',
             ),
-            "disk": (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "1MB")),
+            "disk": ("rabbit_disk_monitor:set_disk_free_limit({})", '"1000000GB"', '"1MB"'),
         }[kind]
-        self.ctl(*raise_)
+        self.eval(change.format(raising))
         try:
             self._wait_for_alarm(raised=True)
             yield
         finally:
-            self.ctl(*clear)
+            self.eval(change.format(clearing))
             self._wait_for_alarm(raised=False)
 
     def _wait_for_alarm(self, *, raised: bool) -> None:
