@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -10,7 +9,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from gotasks.conformance.kit.proxy import Proxy
-from gotasks_sql.dialects import postgresql_starts
 from tests.guard.budgets import DATABASES
 from tests.guard.costs import Costs, keep
 from tests.guard.statements import Statements
@@ -22,13 +20,8 @@ _PORTS = {"postgresql": 5432, "mariadb": 3306}
 @pytest.mark.timeout(300)  # each transaction waits for a disk that may be busy
 @pytest.mark.parametrize("database", ["sqlite", *_PORTS])
 def test_a_task_costs_no_more_than_it_did(
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    database: str,
-    figures: Callable[[str], None],
+    request: pytest.FixtureRequest, database: str, figures: Callable[[str], None]
 ) -> None:
-    # The looks from the start are by the clock, so on a slow machine there are more of them for as many tasks.
-    monkeypatch.setattr(postgresql_starts, "_EVERY", math.inf)
     url = request.getfixturevalue(f"{database}_url")
     with _watched(url, database) as (through, passed), Statements() as counts:
         ways = Ways(through)
