@@ -67,6 +67,7 @@ class RabbitBroker(Broker):
         returned="any",
         durability="kill",
         server_crash_duplicates="bounded",
+        max_leases=2039,  # a channel for each, of 2047
     )
 
     def __init__(self, address: Address) -> None:

@@ -70,6 +70,7 @@ def _check_types(broker: object, adapter: Adapter) -> None:
         "max_batch": limits.max_batch,
         "max_delay": limits.max_delay,
         "max_lease": limits.max_lease,
+        "max_leases": limits.max_leases,
     }
     for limit, value in numbers.items():
         if value is not None and not (_is_number(value) and value > 0):
