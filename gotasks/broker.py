@@ -165,9 +165,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         "none", "restart", "kill"
     ]  #: what of the confirmed outlives: nothing, a restart, SIGKILL
     server_crash_duplicates: Literal["none", "bounded"]
-    max_leases: int | None = (
-        None  #: that a client can hold at once: then `acquire` gives it no more. None = no limit
-    )
+    max_leases: int | None = None  #: that a client can hold at once; it's given no more then. None = no limit
 
 
 class Broker(ABC):

@@ -127,11 +127,13 @@ class QueueProcess:
         """Within the block it does nothing more once this has come, and then all that has come by then."""
         stands = " ".join((_STANDS % at).split())
         self._server.eval(f"ok = sys:install(whereis({self._name}), {{{stands}, goes}})")
-        yield
-        standing = (
-            f"{{_, Own}} = process_info(whereis({self._name}), dictionary), lists:keymember(standing, 1, Own)"
-        )
-        self._server.eval(f"{standing} andalso (whereis({self._name}) ! go)")
+        try:
+            yield
+        finally:
+            own = f"{{_, Own}} = process_info(whereis({self._name}), dictionary)"
+            self._server.eval(
+                f"{own}, lists:keymember(standing, 1, Own) andalso (whereis({self._name}) ! go)"
+            )
 
     def hop_waits(self) -> None:
         """Return when both parts of a hop have come: the message, which it puts off, and the ack, which it doesn't."""

@@ -64,6 +64,11 @@ class Hops:
                 for lease in take(self._broker, 1, wait=0.5):
                     self._put_back(lease)
 
+    def some(self) -> None:
+        """Return when so many more tasks were put back."""
+        since = self.confirmed.total()
+        eventually(lambda: self.confirmed.total() > since + HOPS, what="hops", within=FAILOVER)
+
     def stop(self) -> None:
         """Have all threads return."""
         self._stop.set()
@@ -115,11 +120,9 @@ def test_cluster_storm(nodes: list[PrivateRabbit], figures: Callable[[str], None
                     other = f"{{'%2F_{queue}', '{nodes[1].node}'}}"
                     ours.eval(f"ra:transfer_leadership({{'%2F_{queue}', node()}}, {other})")
                     leads = nodes[1]
-                since = hops.confirmed.total()
-                eventually(lambda: hops.confirmed.total() > since + HOPS, what="hops", within=FAILOVER)  # noqa: B023
+                hops.some()
                 leads.kill()
-                since = hops.confirmed.total()
-                eventually(lambda: hops.confirmed.total() > since + HOPS, what="hops", within=FAILOVER)  # noqa: B023
+                hops.some()
                 leads.start()
         finally:
             hops.stop()
